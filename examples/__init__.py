@@ -1,0 +1,1 @@
+"""Small programs that use `jax_ctc`; each one answers one question."""

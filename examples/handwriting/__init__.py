@@ -1,0 +1,1 @@
+"""Learn to read lines of real handwriting; run `python -m examples.handwriting`."""

@@ -1,0 +1,123 @@
+"""Extended-range numbers: significand * 2**exponent, with an int32 exponent.
+
+Probabilities of long utterances leave the range of float32, and logarithms that reach
+-1e5 keep only two digits after the point. A significand with its own exponent has
+neither fault: it never underflows, and every operation rounds once, relatively.
+
+    value = significand * 2**exponent          significand >= 1, exponent >= ZERO
+    a * b : significands multiply, exponents add
+    a + b : align both to the larger exponent E, then add significands
+
+Significands may grow between renormalisations (see `_recursion/blocked.py`); the
+exponent alone says how large a number is, up to that growth. Exponent ZERO, and no
+other, means the number 0.
+
+References:
+    D. W. Lozier and J. M. Smith, "Algorithm 567: Extended-range arithmetic and
+    normalized Legendre polynomials", ACM TOMS 7 (1981).
+    T. Fukushima, "Numerical computation of spherical harmonics of arbitrary degree and
+    order by extending exponent of floating point numbers", J. Geodesy 86 (2012).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+# Two ZEROs add up to -2**31, which int32 still holds.
+ZERO = -(2**30)
+
+# A sum aligns a ZERO to its neighbour with weight 2**(ZERO - e), which is 0 unless e
+# is this close to ZERO. Such tiny numbers are taken for 0 at the end: -log p beyond
+# LOG_CUTOFF, about 7.4e8 nats, counts as impossible, in every implementation.
+_GUARD = 128
+LOG_CUTOFF = (ZERO + _GUARD) * math.log(2)
+
+
+class Extended(NamedTuple):
+    """An array of extended-range numbers."""
+
+    significand: Float[Array, "..."]
+    exponent: Int[Array, "..."]
+
+
+class _Layout(NamedTuple):
+    """Where an IEEE format keeps its exponent."""
+
+    integer: type
+    bias: int
+    shift: int
+
+
+def _layout(dtype: jnp.dtype) -> _Layout:
+    if dtype == jnp.float64:
+        return _Layout(jnp.int64, 1023, 52)
+    return _Layout(jnp.int32, 127, 23)
+
+
+def power_of_two(exponent: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
+    """Return 2**exponent for exponent <= 0, by writing the exponent bits; 0 if tiny."""
+    integer, bias, shift = _layout(dtype)
+    bits = jnp.maximum(exponent + bias, 0).astype(integer) << shift
+    return lax.bitcast_convert_type(bits, dtype)
+
+
+def from_log(log_value: Float[Array, "..."]) -> Extended:
+    """Return exp(log_value) for log_value <= 0; the number 0 at or below the cut-off.
+
+    y = log_value * log2(e), exponent = floor(y), significand = 2**(y - exponent).
+    """
+    is_zero = ~(log_value > ZERO * math.log(2))  # NaN too: its utterance is flagged
+    y = jnp.where(is_zero, 0, log_value * math.log2(math.e))
+    floor = jnp.floor(y)
+    return Extended(
+        jnp.exp2(y - floor), jnp.where(is_zero, ZERO, floor.astype(jnp.int32))
+    )
+
+
+def times(a: Extended, b: Extended) -> Extended:
+    """Return a * b, and exactly 0 where either is 0 or the product is below ZERO."""
+    return Extended(
+        a.significand * b.significand, jnp.maximum(a.exponent + b.exponent, ZERO)
+    )
+
+
+def plus(*terms: Extended) -> Extended:
+    """Return the sum, aligned to the largest exponent; that term enters whole."""
+    exponent = terms[0].exponent
+    for term in terms[1:]:
+        exponent = jnp.maximum(exponent, term.exponent)
+    dtype = terms[0].significand.dtype
+    significand = sum(
+        t.significand * power_of_two(t.exponent - exponent, dtype) for t in terms
+    )
+    return Extended(significand, exponent)
+
+
+def select(condition: Bool[Array, "..."], value: Extended) -> Extended:
+    """Return the value where the condition holds, else the number 0."""
+    return Extended(value.significand, jnp.where(condition, value.exponent, ZERO))
+
+
+def renormalise(value: Extended) -> Extended:
+    """Bring significands back to [1, 2). What was 0 stays exactly 0."""
+    integer, bias, shift = _layout(value.significand.dtype)
+    bits = lax.bitcast_convert_type(value.significand, integer)
+    growth = (bits >> shift).astype(jnp.int32) - bias
+    mantissa = (bits & ((1 << shift) - 1)) | (bias << shift)
+    significand = lax.bitcast_convert_type(mantissa, value.significand.dtype)
+    is_zero = value.exponent <= ZERO
+    return Extended(
+        jnp.where(is_zero, 1, significand),
+        jnp.where(is_zero, ZERO, value.exponent + growth),
+    )
+
+
+def to_log(value: Extended) -> Float[Array, "..."]:
+    """Return the natural logarithm, -inf for 0 and for anything beyond the cut-off."""
+    value = renormalise(value)
+    exponent = value.exponent.astype(value.significand.dtype)
+    log_value = jnp.log(value.significand) + exponent * math.log(2)
+    return jnp.where(value.exponent <= ZERO + _GUARD, -jnp.inf, log_value)

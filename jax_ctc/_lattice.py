@@ -1,0 +1,46 @@
+"""Labels to lattice: which skips are legal, and where paths may end.
+
+    blank'[n] = p_t(blank)    * (blank[n] + label[n-1])
+    label'[n] = p_t(labels_n) * (label[n] + blank[n] + can_skip[n] * label[n-1])
+
+Start: blank[0] = 1 before the first frame. End: blank[N] + label[N-1]. A label may
+follow the one before it directly unless the two are equal: then a blank must part them.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from jax_ctc._mask import is_inside
+from jax_ctc._types import Lattice
+
+
+def build(
+    labels: Int[Array, "B U"],
+    label_lengths: Int[Array, " B"],
+    is_ok: Bool[Array, " B"],
+) -> Lattice:
+    """Return the lattice of each utterance; one without an end where not `is_ok`."""
+    first = jnp.zeros_like(labels[:, :1], bool)  # no label precedes the first
+    return Lattice(
+        can_skip=jnp.concatenate([first, labels[:, 1:] != labels[:, :-1]], axis=1),
+        num_labels=jnp.where(is_ok, label_lengths, -1),
+    )
+
+
+def class_ids(
+    labels: Int[Array, "B U"],
+    label_lengths: Int[Array, " B"],
+    *,
+    blank_id: int,
+    num_classes: int,
+) -> Int[Array, "B U+1"]:
+    """Return the class each lattice state emits: the labels, then the blank.
+
+    Padded and out-of-range labels read the blank's score instead of another memory
+    cell; their utterances end before them, or are flagged.
+    """
+    is_label = is_inside(label_lengths, labels.shape[1])
+    is_class = (labels >= 0) & (labels < num_classes)
+    ids = jnp.where(is_label & is_class, labels, blank_id)
+    blank = jnp.zeros_like(label_lengths)[:, None] + blank_id
+    return jnp.concatenate([ids, blank], axis=1)

@@ -1,0 +1,23 @@
+"""Lengths to masks: lengths are the truth, and every mask is derived from them here."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+
+def positions(size: int, ndim: int = 1) -> Int[Array, "..."]:
+    """Return 0 .. size - 1 on the last of `ndim` axes, the others of size 1.
+
+    int32 also under x64, and of full rank, because callers may run with dtype
+    promotion or rank promotion forbidden.
+    """
+    return jnp.arange(size, dtype=jnp.int32).reshape((1,) * (ndim - 1) + (size,))
+
+
+def is_inside(lengths: Int[Array, "..."], size: int) -> Bool[Array, "... {size}"]:
+    """Mark the first `lengths` of `size` places."""
+    return positions(size, lengths.ndim + 1) < lengths[..., None]
+
+
+def is_at(places: Int[Array, "..."], size: int) -> Bool[Array, "... {size}"]:
+    """Mark the one place of `size` given; none where it is outside."""
+    return positions(size, places.ndim + 1) == places[..., None]

@@ -1,0 +1,90 @@
+"""The recursion over a lattice: a contract, a table that keeps it, and one dispatcher.
+
+An implementation is a module with `decline`, `forward` and `forward_backward`, as
+`Implementation` says. It knows the lattice and what `Emissions` lets it ask, and
+nothing of labels or vocabulary. To add one: a file here, a line in `TABLE`, and the
+contract in `tests/contract.py` passes.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jax_ctc._recursion import blocked, scan
+from jax_ctc._types import Emissions, Lattice
+
+
+class Implementation(Protocol):
+    """What every implementation offers; `scan` is the specification of all three."""
+
+    def decline(self, dtype: jnp.dtype, platform: str) -> str | None:
+        """Say why these scores cannot be handled there, or None if they can."""
+        ...
+
+    def forward(self, lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+        """Return log p(labels); -inf where impossible, NaN where a frame is bad."""
+        ...
+
+    def forward_backward(
+        self, lattice: Lattice, emissions: Emissions
+    ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
+        """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
+        ...
+
+
+# In order of preference. `scan` accepts everything, so the search always ends.
+TABLE: dict[str, Implementation] = {"blocked": blocked, "scan": scan}
+
+NAMES = tuple(TABLE)
+
+_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def forward(
+    name: str | None, lattice: Lattice, emissions: Emissions
+) -> Float[Array, " B"]:
+    """Return log p(labels) by the named implementation, or by the platform's best."""
+    return _dispatch(name, "forward", lattice, emissions)
+
+
+def forward_backward(
+    name: str | None, lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels) and d(-log p) / d scores, from one forward pass."""
+    return _dispatch(name, "forward_backward", lattice, emissions)
+
+
+def _dispatch(
+    name: str | None, method: str, lattice: Lattice, emissions: Emissions
+) -> Any:
+    """Run the named implementation or its error; for None, the first that accepts.
+
+    The platform is not known while tracing (a program may be exported for another), so
+    where the first that accepts differs between platforms, lowering chooses.
+
+    Raises:
+        NotImplementedError: the named one declines; the message says why.
+    """
+    dtype = emissions.scores.dtype
+    if name is not None:
+        reason = TABLE[name].decline(dtype, jax.default_backend())
+        if reason:
+            raise NotImplementedError(f"{name}: {reason}. Or pass implementation=None")
+        return getattr(TABLE[name], method)(lattice, emissions)
+    best = {platform: _first(dtype, platform) for platform in _PLATFORMS}
+    default = getattr(TABLE[best["cpu"]], method)
+    others = {
+        platform: getattr(TABLE[choice], method)
+        for platform, choice in best.items()
+        if choice != best["cpu"]
+    }
+    if not others:
+        return default(lattice, emissions)
+    return lax.platform_dependent(lattice, emissions, default=default, **others)
+
+
+def _first(dtype: jnp.dtype, platform: str) -> str:
+    return next(n for n, module in TABLE.items() if not module.decline(dtype, platform))

@@ -1,0 +1,116 @@
+"""Means of losses that say what they leave out, and that add up over devices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_ctc._types import ArrayLike
+from jax_ctc._validate import check_losses, check_per_utterance
+
+
+def reduce_loss(
+    loss: ArrayLike,
+    *,
+    status: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    label_lengths: ArrayLike | None = None,
+    axis_name: Any = None,
+) -> jax.Array:
+    r"""Mean loss, in nats, over the utterances that have one.
+
+        mean = sum_b weights_b * loss_b / sum_b weights_b
+
+    over every utterance b whose loss is not +inf, whose status is 0 and whose weight
+    is not 0. A NaN with status 0 (or without a status) is nobody's known fault and
+    stays NaN. Where nothing is left the mean is 0, with gradient 0.
+
+    Args:
+        loss: [...] float, nats, from `ctc_loss` or `ctc_loss_with_status`.
+        status: [...] integer bits of `Status`. Needed with infeasible="zero", whose
+            zeros would otherwise count as perfect losses.
+        weights: [...] number >= 0 per utterance. Default: all 1.
+        label_lengths: [...] integer. Given, each loss is first divided by its label
+            length (by 1 for an empty label), as torch's reduction='mean' does.
+        axis_name: name(s) of mapped axes (`shard_map`, `pmap`, named `vmap`) over
+            which sums and weights are added before dividing: the mean of everything,
+            whatever the split, not a mean of means. Under plain `jit` with a sharded
+            batch, leave it None: the mean is global already.
+
+    Returns:
+        [] float, of the dtype of `loss`.
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: shapes disagree.
+
+    Example:
+        >>> import jax.numpy as jnp, jax_ctc
+        >>> float(jax_ctc.reduce_loss(jnp.array([2.0, jnp.inf, 4.0])))
+        3.0
+    """
+    total, weight = reduce_loss_and_weight(
+        loss,
+        status=status,
+        weights=weights,
+        label_lengths=label_lengths,
+        axis_name=axis_name,
+    )
+    return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
+
+
+def reduce_loss_and_weight(
+    loss: ArrayLike,
+    *,
+    status: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    label_lengths: ArrayLike | None = None,
+    axis_name: Any = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Sum of weighted losses, and sum of weights: parts of a mean yet to be taken.
+
+    Add both over devices, hosts or accumulation steps, then divide once. What is left
+    out, and the arguments, are as in `reduce_loss`.
+
+    Args:
+        loss: [...] float, nats.
+        status: [...] integer bits of `Status`.
+        weights: [...] number >= 0 per utterance. Default: all 1.
+        label_lengths: [...] integer; divides each loss first.
+        axis_name: name(s) of mapped axes to add both over.
+
+    Returns:
+        total: [] float, sum of weights * loss over the utterances that count.
+        weight: [] float, sum of their weights.
+
+    Raises:
+        TypeError: a dtype is wrong.
+        ValueError: shapes disagree.
+
+    Example:
+        >>> import jax.numpy as jnp, jax_ctc
+        >>> total, weight = jax_ctc.reduce_loss_and_weight(jnp.array([2.0, jnp.inf]))
+        >>> float(total), float(weight)
+        (2.0, 1.0)
+    """
+    losses = check_losses(loss)
+    is_counted = losses != jnp.inf
+    if status is not None:
+        bits = check_per_utterance(status, losses, name="status", integer=True)
+        is_counted = is_counted & (bits == 0)
+    if label_lengths is not None:
+        lengths = check_per_utterance(
+            label_lengths, losses, name="label_lengths", integer=True
+        )
+        losses = losses / jnp.maximum(lengths, 1).astype(losses.dtype)
+    weight = jnp.ones_like(losses)
+    if weights is not None:
+        weight = check_per_utterance(weights, losses, name="weights")
+        weight = weight.astype(losses.dtype)
+        is_counted = is_counted & (weight != 0)
+    # Select before multiplying: what is left out may be inf or NaN, and 0 * NaN is NaN.
+    total = jnp.sum(jnp.where(is_counted, losses, 0) * jnp.where(is_counted, weight, 0))
+    weight = jnp.sum(jnp.where(is_counted, weight, 0))
+    if axis_name is not None:
+        total, weight = jax.lax.psum((total, weight), axis_name)
+    return total, weight

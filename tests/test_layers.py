@@ -1,0 +1,74 @@
+"""A module imports strictly lower layers, and no framework."""
+
+import ast
+import pathlib
+
+import pytest
+
+import jax_ctc
+
+PACKAGE = pathlib.Path(jax_ctc.__file__).parent
+
+# Data walks down this street; imports only look back up it.
+LAYERS = [
+    {"_extended", "_mask", "_status", "_types", "_varying"},
+    {"_validate"},
+    {"_lattice", "_lengths", "_emissions"},
+    {"_recursion/blocked", "_recursion/scan"},
+    {"_recursion"},
+    {"_decode", "_likelihood", "_reduce"},
+    {"_loss"},
+    {""},
+]
+ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "chex", "jaxtyping"}
+STANDARD = {
+    *("collections", "dataclasses", "enum", "functools", "math", "operator"),
+    *("typing",),
+}
+
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("__init__").strip("/"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def layer_of(module):
+    """Return the layer's number; a module nobody placed is an error."""
+    [number] = [n for n, layer in enumerate(LAYERS) if module in layer]
+    return number
+
+
+def imports_of(path):
+    """Return the dotted names a file imports, `from x import y` as x.y and x."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                dotted = f"{node.module}.{alias.name}"
+                inside = dotted.removeprefix("jax_ctc.").replace(".", "/")
+                yield dotted if inside in MODULES else node.module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_look_down_only(module):
+    """Every import inside the package is of a strictly lower layer."""
+    for name in imports_of(MODULES[module]):
+        root = name.split(".")[0]
+        if root == "jax_ctc":
+            imported = name.removeprefix("jax_ctc").strip(".").replace(".", "/")
+            assert layer_of(imported) < layer_of(module), f"{module} imports {name}"
+        else:
+            assert root in ALLOWED_OUTSIDE | STANDARD, f"{module} imports {name}"
+
+
+def test_every_layer_has_its_files():
+    """The table above names no file that is gone."""
+    assert set().union(*LAYERS) == set(MODULES)
+
+
+def test_files_stay_readable():
+    """One idea per file: none grows past 400 lines."""
+    for module, path in MODULES.items():
+        assert len(path.read_text().splitlines()) <= 400, module
