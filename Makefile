@@ -1,0 +1,72 @@
+# Needs only make and Python 3.11 or newer: every target sets up what it uses, once.
+#
+#   make test PYTHON=python3.13 VENV=.venv313 CONSTRAINTS=
+#
+# tests on another Python, in an environment of its own, with the newest packages
+# that pyproject.toml allows instead of the pinned ones.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+WORKERS ?= 2
+ARGS ?=
+
+# Older pips apply the first to build requirements too; pip 25.3 and newer need both.
+export PIP_CONSTRAINT := $(CONSTRAINTS)
+export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Pyright and Node come as wheels; without this pyright looks online for a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
+	  | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for options
+	$(BIN)/python -m examples.handwriting $(ARGS)
+
+test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(MAKE) test
+
+format: $(VENV)/.dev ## rewrite the files as `make check` wants them
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+# Pinned on the oldest supported Python, because newer Pythons can install those
+# versions too, but not the other way round.
+lock: PIP_CONSTRAINT :=
+lock: PIP_BUILD_CONSTRAINT :=
+lock: ## pin the newest versions: make lock PYTHON=python3.11
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install hatchling editables -e '.[bench,dev]'
+	{ echo '# Every package of every extra. Regenerate: make lock PYTHON=python3.11'; \
+	  $(VENV)-lock/bin/pip freeze --exclude-editable; } > constraints.txt
+	rm -rf $(VENV)-lock
+
+clean: ## remove the environment, caches and outputs
+	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build dist out
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' \
+	  2>/dev/null || { echo "$(PYTHON) is missing, older than 3.11 or lacks venv:" \
+	  "name another with 'make PYTHON=python3.12 ...'." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra: make installs again only when what it was made from changes.
+$(VENV)/.%: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@

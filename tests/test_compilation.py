@@ -1,0 +1,282 @@
+"""What is compiled, how often, and what the compiled program holds."""
+
+import collections
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jax_ctc
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def compilations():
+    """Count backend compilations while a test runs."""
+    count = collections.Counter()
+
+    def listen(event, duration, **kwargs):
+        count[event] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: count[COMPILED]
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def batch(seed, num_utterances=3, frames=11, classes=5, labels=3):
+    """A ragged batch as a data loader has it; shapes fixed, values not."""
+    rng = np.random.default_rng(seed)
+    return (
+        rng.normal(size=(num_utterances, frames, classes)).astype(np.float32),
+        rng.integers(1, classes, (num_utterances, labels)).astype(np.int32),
+        rng.integers(2 * labels, frames + 1, num_utterances).astype(np.int32),
+        rng.integers(0, labels + 1, num_utterances).astype(np.int32),
+    )
+
+
+def test_second_eager_call_compiles_nothing(compilations):
+    """New values and lengths of the same shapes reuse every program."""
+
+    def everything(seed):
+        logits, labels, logit_lengths, label_lengths = batch(seed)
+        arguments = logits, labels, logit_lengths, label_lengths
+        loss, status = jax_ctc.ctc_loss_with_status(*arguments)
+        return (
+            jax_ctc.ctc_loss(*arguments),
+            jax_ctc.ctc_loss(logits, labels),
+            jax_ctc.ctc_loss_from_log_probs(*arguments, implementation="scan"),
+            jax_ctc.check_batch(*arguments),
+            jax_ctc.greedy_decode(logits, logit_lengths),
+            jax_ctc.minimum_frames(labels, label_lengths),
+            jax_ctc.reduce_loss(loss, status=status),
+            jax.grad(lambda x: jax_ctc.ctc_loss(x, *arguments[1:]).sum())(logits),
+        )
+
+    jax.block_until_ready(everything(0))
+    before = compilations()
+    assert before > 0
+    jax.block_until_ready(everything(1))
+    assert compilations() == before
+
+
+def test_no_retrace_on_new_lengths():
+    """Under jit, lengths and labels are data."""
+    traces = []
+
+    @jax.jit
+    def loss(*arguments):
+        traces.append(1)
+        return jax_ctc.ctc_loss(*arguments)
+
+    for seed in range(3):
+        loss(*batch(seed))
+    assert len(traces) == 1
+
+
+def loss_and_gradient(*arguments):
+    """The user's own mean, and its gradient."""
+
+    def mean(logits):
+        loss, status = jax_ctc.ctc_loss_with_status(logits, *arguments[1:])
+        return jax_ctc.reduce_loss(loss, status=status)
+
+    return jax.value_and_grad(mean)(arguments[0])
+
+
+@pytest.mark.parametrize("classes", [5, 300], ids=["product", "scatter"])
+def test_sharded_batch_is_one_all_reduce(classes):
+    """Utterances never touch: 8 devices talk once, for the mean."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
+    arguments = batch(0, num_utterances=16, classes=classes)
+    whole = loss_and_gradient(*arguments)
+    placed = jax.device_put(arguments, sharded)
+    compiled = jax.jit(loss_and_gradient).lower(*placed).compile()
+    collectives = re.findall(
+        r"\b(all-\w+|reduce-scatter|collective-\w+)(?:-start)?\(", compiled.as_text()
+    )
+    assert collectives == ["all-reduce"]
+    value, gradient = compiled(*placed)
+    np.testing.assert_allclose(value, whole[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, whole[1], atol=1e-6)
+    assert gradient.sharding.is_equivalent_to(sharded, 3)
+
+
+@pytest.mark.parametrize("implementation", ["blocked", "scan"])
+def test_shard_map(implementation):
+    """Loss, gradient and HVP inside shard_map with check_vma, equal to outside."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    arguments = batch(1, num_utterances=8)
+    tangent = np.random.default_rng(2).normal(size=arguments[0].shape)
+    tangent = tangent.astype(np.float32)
+
+    def local(logits, tangent, *rest):
+        def total(x):
+            return jax_ctc.ctc_loss(x, *rest, implementation=implementation).sum()
+
+        gradient, product = jax.jvp(jax.grad(total), (logits,), (tangent,))
+        loss, status = jax_ctc.ctc_loss_with_status(
+            logits, *rest, implementation=implementation
+        )
+        mean = jax_ctc.reduce_loss(loss, status=status, axis_name="data")
+        return loss, gradient, product, mean[None]
+
+    data = PartitionSpec("data")
+    mapped = jax.shard_map(
+        local, mesh=mesh, in_specs=data, out_specs=data, check_vma=True
+    )
+    loss, gradient, product, mean = jax.jit(mapped)(
+        arguments[0], tangent, *arguments[1:]
+    )
+    whole, whole_gradient, whole_product = (
+        jax_ctc.ctc_loss(*arguments),
+        *jax.jvp(
+            jax.grad(lambda x: jax_ctc.ctc_loss(x, *arguments[1:]).sum()),
+            (arguments[0],),
+            (tangent,),
+        ),
+    )
+    np.testing.assert_allclose(loss, whole, rtol=1e-6)
+    np.testing.assert_allclose(gradient, whole_gradient, atol=1e-6)
+    np.testing.assert_allclose(product, whole_product, atol=2e-5)
+    np.testing.assert_allclose(mean, whole.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shard_map_with_replicated_logits(dtype, x64):
+    """Logits the same everywhere, labels different: the gradient is the sum, once."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    logits, labels, *_ = batch(3, num_utterances=8)
+    logits = logits[:1].astype(dtype)
+
+    def local(logits, tangent, labels):
+        def total(x):
+            return jax_ctc.ctc_loss(x, labels).sum()
+
+        return jax.jvp(jax.grad(total), (logits,), (tangent,))
+
+    everywhere, data = PartitionSpec(), PartitionSpec("data")
+    gradient, product = jax.jit(
+        jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(everywhere, everywhere, data),
+            out_specs=everywhere,
+            check_vma=True,
+        )
+    )(logits, logits, labels)
+
+    def whole(x):
+        return jax_ctc.ctc_loss(jnp.repeat(x, 8, axis=0), labels).sum()
+
+    expected = jax.jvp(jax.grad(whole), (logits,), (logits,))
+    atol = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(gradient, expected[0], atol=atol)
+    np.testing.assert_allclose(product, expected[1], atol=10 * atol)
+
+
+def abstract(num_utterances, frames, classes, labels, dtype=jnp.float32):
+    """Shapes only: nothing of that size is ever allocated."""
+    return (
+        jax.ShapeDtypeStruct((num_utterances, frames, classes), dtype),
+        jax.ShapeDtypeStruct((num_utterances, labels), jnp.int32),
+    )
+
+
+def temporaries(*shape, dtype=jnp.float32):
+    """Bytes of temporaries of the compiled gradient."""
+    compiled = jax.jit(
+        jax.grad(lambda x, labels: jax_ctc.ctc_loss(x, labels).sum())
+    ).lower(*abstract(*shape, dtype=dtype))
+    return compiled.compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_grows_with_the_root_of_time():
+    """Four times the frames, twice the temporaries; small beside the logits."""
+    small, large = (temporaries(4, frames, 40, 60) for frames in (4000, 16000))
+    assert large <= 2.1 * small
+    assert large < 0.25 * (4 * 16000 * 40 * 4)
+
+
+def test_half_precision_is_never_widened_as_a_whole():
+    """bfloat16 logits: no float32 array of their size, only chunks."""
+    num_bytes = 4 * 16000 * 40 * 2
+    assert temporaries(4, 16000, 40, 60, dtype=jnp.bfloat16) < 1.5 * num_bytes
+
+
+def test_value_alone_computes_no_gradient():
+    """A loss without grad holds no array of the logits' size."""
+    shape = (4, 4000, 64, 60)
+    lowered = jax.jit(jax_ctc.ctc_loss).lower(*abstract(*shape))
+    size = 4 * 4000 * 64 * 4
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < size / 4
+
+
+def equations(jaxpr):
+    """All equations of a jaxpr and of those inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+
+@pytest.mark.parametrize("classes", [5, 300], ids=["product", "scatter"])
+@pytest.mark.parametrize("implementation", ["blocked", "scan"])
+def test_products_ask_for_full_precision(classes, implementation):
+    """The default precision is bfloat16 on TPU and TF32 on GPU."""
+
+    def gradient(x, labels):
+        return jax.grad(
+            lambda x: jax_ctc.ctc_loss(x, labels, implementation=implementation).sum()
+        )(x)
+
+    jaxpr = jax.make_jaxpr(gradient)(*abstract(2, 9, classes, 3)).jaxpr
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    products = [e for e in equations(jaxpr) if e.primitive.name == "dot_general"]
+    assert all(e.params["precision"] == highest for e in products)
+    assert bool(products) == (implementation == "blocked")
+
+
+def test_export_chooses_by_platform(x64):
+    """float64 goes to `scan` on TPU, whose compiler has no 64-bit bitcasts."""
+
+    def text(platform, dtype):
+        arguments = abstract(2, 9, 5, 3, dtype)
+        exported = jax.export.export(jax.jit(jax_ctc.ctc_loss), platforms=[platform])
+        return exported(*arguments).mlir_module()
+
+    assert "bitcast_convert" not in text("tpu", jnp.float64)
+    assert "bitcast_convert" in text("tpu", jnp.float32)
+    assert "bitcast_convert" in text("cpu", jnp.float64)
+    assert "bitcast_convert" in text("cuda", jnp.float64)
+
+
+def test_a_named_implementation_is_that_one_or_an_error(monkeypatch, x64):
+    """No silent fallback: `blocked` in float64 on a TPU says what to do."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    logits, labels = np.zeros((2, 17, 5)), np.ones((2, 3), np.int32)
+    with pytest.raises(NotImplementedError, match="blocked: float64 .* 'scan'"):
+        jax_ctc.ctc_loss(logits, labels, implementation="blocked")
+    jax_ctc.ctc_loss(logits, labels, implementation="scan")
+
+
+@pytest.mark.parametrize(
+    ("implementation", "marker"),
+    [(None, "bitcast_convert"), ("blocked", "bitcast_convert"), ("scan", "exp")],
+)
+def test_the_named_implementation_runs(implementation, marker):
+    """Look into the program: only `blocked` writes exponent bits."""
+
+    def loss(x, labels):
+        return jax_ctc.ctc_loss(x, labels, implementation=implementation)
+
+    text = jax.jit(loss).lower(*abstract(2, 9, 5, 3)).as_text()
+    assert marker in text
+    assert ("bitcast_convert" in text) == (implementation != "scan")

@@ -1,0 +1,80 @@
+"""minimum_frames and lengths_from_paddings, on the host and on the device."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_ctc
+
+NEVER = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "lengths", "expected"),
+    [
+        ([[1, 2, 3], [1, 1, 1], [2, 2, 1]], None, [3, 5, 4]),
+        ([[1, 1, 1], [1, 1, 1], [1, 1, 1]], [0, 1, 2], [0, 1, 3]),
+        ([[1, 1], [1, 1]], [3, -1], [NEVER, NEVER]),
+        ([1, 1, 2], None, 4),
+        (np.zeros((2, 0), np.int32), None, [0, 0]),
+        (np.zeros((0, 3), np.int32), None, []),
+        ([[[1, 1]], [[1, 2]]], None, [[3], [2]]),
+    ],
+)
+def test_minimum_frames(labels, lengths, expected):
+    """Labels plus adjacent repeats; nothing is enough for a bad length."""
+    labels = np.asarray(labels, np.int32)
+    lengths = None if lengths is None else np.asarray(lengths, np.int32)
+    host = jax_ctc.minimum_frames(labels, lengths)
+    assert type(host) in (np.ndarray, np.int32)
+    np.testing.assert_array_equal(host, expected)
+    assert host.dtype == np.int32
+    device = jax_ctc.minimum_frames(
+        jnp.asarray(labels), None if lengths is None else jnp.asarray(lengths)
+    )
+    assert isinstance(device, jax.Array)
+    np.testing.assert_array_equal(device, expected)
+    traced = jax.jit(jax_ctc.minimum_frames)(labels, lengths)
+    np.testing.assert_array_equal(traced, expected)
+
+
+def test_minimum_frames_is_the_boundary():
+    """Exactly that many frames are feasible, one fewer is not."""
+    labels = np.array([[1, 1, 2], [1, 2, 3], [2, 2, 2]], np.int32)
+    frames = jax_ctc.minimum_frames(labels)
+    logits = np.zeros((3, 6, 4), np.float32)
+    assert jax_ctc.check_batch(logits, labels, frames).tolist() == [0, 0, 0]
+    assert jax_ctc.check_batch(logits, labels, frames - 1).tolist() == [1, 1, 1]
+
+
+def test_host_helpers_compile_nothing():
+    """NumPy in a data pipeline stays NumPy: no device, no compilation."""
+    with jax.transfer_guard_host_to_device("allow"), jax.log_compiles(False):
+        assert isinstance(jax_ctc.minimum_frames([[1, 2]]), np.ndarray)
+        assert isinstance(jax_ctc.lengths_from_paddings([[0.0, 1.0]]), np.ndarray)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, bool])
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_lengths_from_paddings(dtype, xp):
+    """1 is padding; only padding on the right has a length."""
+    paddings = xp.asarray(
+        np.array(
+            [[0, 0, 0], [0, 0, 1], [1, 1, 1], [1, 0, 0], [0, 1, 0]],
+        ).astype(dtype)
+    )
+    lengths = jax_ctc.lengths_from_paddings(paddings)
+    assert isinstance(lengths, xp.ndarray)
+    assert lengths.dtype == np.int32
+    assert lengths.tolist() == [3, 2, 0, -1, -1]
+
+
+def test_paddings_that_are_no_paddings():
+    """Fractions and NaN have no length; the loss then reports BAD_LENGTH."""
+    lengths = jax_ctc.lengths_from_paddings(np.array([[0, 0.5], [0, np.nan], [0, 2]]))
+    assert lengths.tolist() == [-1, -1, -1]
+    status = jax_ctc.check_batch(np.zeros((3, 2, 2), np.float32), [[1]] * 3, lengths)
+    assert status.tolist() == [jax_ctc.Status.BAD_LENGTH] * 3
+    with pytest.raises(ValueError, match="`paddings` must be"):
+        jax_ctc.lengths_from_paddings(np.float32(0))
