@@ -13,7 +13,7 @@ Public arrays are batch-major; below `_emissions` they are time-major.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,7 @@ class LogEmissions(NamedTuple):
 GradientBuffer: TypeAlias = Shaped[Array, "B T V"]
 
 
+@runtime_checkable
 class Emissions(Protocol):
     """What a recursion may ask of the scores; vocabulary and layout stay behind it."""
 
