@@ -34,7 +34,7 @@ class ClassEmissions:
     """Scores over classes, read through the classes that one lattice needs."""
 
     scores: Float[Array, "B T V"]
-    ids: Int[Array, "B U+1"]  # the class of each label, then the blank
+    ids: Int[Array, "B S"]  # S = U + 1: the class of each label, then the blank
     logit_lengths: Int[Array, " B"]  # within 0..T
     normalise: bool = dataclasses.field(metadata={"static": True})
 
@@ -225,7 +225,7 @@ def _gather(
     """
     num_utterances, num_frames, num_classes = scores.shape
 
-    def utterance(flat: Float[Array, " D*V"], ids: Int[Array, " S"]) -> jax.Array:
+    def utterance(flat: Float[Array, " _"], ids: Int[Array, " S"]) -> jax.Array:
         where = rows[:, None] * num_classes + ids[None, :]  # [K, S]
         return flat.at[where].get(mode="promise_in_bounds")
 

@@ -21,8 +21,11 @@ def build(
 ) -> Lattice:
     """Return the lattice of each utterance; one without an end where not `is_ok`."""
     first = jnp.zeros_like(labels[:, :1], bool)  # no label precedes the first
+    differs = jnp.concatenate([first, labels[:, 1:] != labels[:, :-1]], axis=1)
     return Lattice(
-        can_skip=jnp.concatenate([first, labels[:, 1:] != labels[:, :-1]], axis=1),
+        # Past the length nothing ends; were padding to open skips there, it would show
+        # in the last bits of what every state is normalised by.
+        can_skip=differs & is_inside(label_lengths, labels.shape[1]),
         num_labels=jnp.where(is_ok, label_lengths, -1),
     )
 

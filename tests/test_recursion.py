@@ -90,7 +90,7 @@ def test_both_methods_agree_on_log_z(implementation):
 def test_plan_covers_the_frames(frames, monkeypatch):
     """Chunks cover T with less than one to spare; blocks fit the significand's range."""
     lattice, emissions = emissions_of("plain")
-    emissions = emissions.with_scores(jnp.zeros((1, frames, 6)))
+    emissions = emissions.with_scores(jnp.zeros((4, frames, 6)))
     for budget in (0, 2**40):
         monkeypatch.setattr(blocked, "_KEEP_BYTES", budget)
         plan = blocked.make_plan(lattice, emissions)
@@ -126,7 +126,7 @@ def test_every_raggedness(frames, monkeypatch):
     whole = blocked.forward_backward(lattice, emissions)
     monkeypatch.setattr(blocked, "_KEEP_BYTES", 0)
     monkeypatch.setattr(blocked, "_RENORM_FRAMES", 2)
-    assert frames == 1 or blocked.make_plan(lattice, emissions).num_chunks > 1
+    assert frames <= 2 or blocked.make_plan(lattice, emissions).num_chunks > 1
     pieces = blocked.forward_backward(lattice, emissions)
     np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)
     np.testing.assert_allclose(pieces[1], whole[1], atol=1e-6)
