@@ -1,0 +1,77 @@
+"""What is public: listed once, documented, and nothing else."""
+
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import jax_ctc
+
+ROOT = pathlib.Path(__file__).parents[1]
+FUNCTIONS = [
+    name for name in jax_ctc.__all__ if inspect.isfunction(getattr(jax_ctc, name))
+]
+
+
+def test_all_is_what_is_there():
+    """`__all__` lists every public name, and they exist."""
+    public = {
+        name
+        for name, value in vars(jax_ctc).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert public == set(jax_ctc.__all__)
+    assert list(jax_ctc.__all__) == sorted(jax_ctc.__all__)
+
+
+@pytest.mark.parametrize("name", jax_ctc.__all__)
+def test_readme_names_it(name):
+    """The README's table of names is complete."""
+    assert f"`{name}" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring(name):
+    """Shapes, returns, errors and an executed example, in every public docstring."""
+    function = getattr(jax_ctc, name)
+    text = inspect.getdoc(function)
+    for section in ("Args:", "Returns:", "Raises:", "Example:", ">>>"):
+        if (name, section) != ("raise_if", "Returns:"):
+            assert section in text, f"{name} lacks {section}"
+    arguments = text.split("Args:")[1].split("Returns:")[0]
+    for parameter in inspect.signature(function).parameters:
+        assert re.search(rf"^ +{parameter}: ", arguments, re.M), parameter
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arrays_are_positional_and_options_are_not(name):
+    """Options are keyword-only, so that adding one breaks nobody."""
+    for parameter in inspect.signature(getattr(jax_ctc, name)).parameters.values():
+        is_option = parameter.name in {
+            *("blank_id", "infeasible", "implementation", "weights", "axis_name"),
+        }
+        assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
+
+
+def test_signatures():
+    """The names and defaults that users write."""
+    assert str(inspect.signature(jax_ctc.ctc_loss).replace(return_annotation="")) != ""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(jax_ctc.ctc_loss).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    assert defaults == {
+        "logit_lengths": None,
+        "label_lengths": None,
+        "blank_id": 0,
+        "infeasible": "inf",
+        "implementation": None,
+    }
+
+
+def test_version():
+    """One version, in the package and in its metadata files."""
+    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md"):
+        assert jax_ctc.__version__ in (ROOT / name).read_text(), name

@@ -1,0 +1,58 @@
+"""Every snippet in README, docs and docstrings runs."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import jax
+import pytest
+
+import jax_ctc
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = ["jax_ctc"] + [
+    info.name for info in pkgutil.walk_packages(jax_ctc.__path__, "jax_ctc.")
+]
+
+
+@pytest.mark.relaxed
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page):
+    """The page's python blocks, in order, are one script."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    assert blocks, "a page without a snippet is not listed here for nothing"
+    namespace = {"__name__": page.stem}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{page.name} block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """Every relative link and picture exists."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    """Examples in docstrings print what they say."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+def test_public_docstrings_have_examples():
+    """testmod above has found them: it looks only at what a module defines."""
+    finder = doctest.DocTestFinder()
+    found = {
+        test.name.split(".")[-1]
+        for name in MODULES
+        for test in finder.find(importlib.import_module(name))
+        if test.examples
+    }
+    public = {n for n in jax_ctc.__all__ if callable(getattr(jax_ctc, n))}
+    assert public - found == {"Hypotheses", "Status"}
