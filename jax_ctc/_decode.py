@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._mask import is_inside
-from jax_ctc._types import ArrayLike, Hypotheses, accumulator
+from jax_ctc._types import ArrayLike, Hypotheses, Index, accumulator
 from jax_ctc._validate import (
     check_blank_id,
     check_lengths,
@@ -21,7 +21,7 @@ def greedy_decode(
     logits: ArrayLike,
     logit_lengths: ArrayLike | None = None,
     *,
-    blank_id: int = 0,
+    blank_id: Index = 0,
 ) -> Hypotheses:
     r"""Labels on the single most probable path, and that path's log-probability.
 

@@ -19,7 +19,9 @@ References:
     order by extending exponent of floating point numbers", J. Geodesy 86 (2012).
 """
 
+import functools
 import math
+import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -90,10 +92,11 @@ def plus(*terms: Extended) -> Extended:
     for term in terms[1:]:
         exponent = jnp.maximum(exponent, term.exponent)
     dtype = terms[0].significand.dtype
-    significand = sum(
-        t.significand * power_of_two(t.exponent - exponent, dtype) for t in terms
+    aligned = (
+        term.significand * power_of_two(term.exponent - exponent, dtype)
+        for term in terms
     )
-    return Extended(significand, exponent)
+    return Extended(functools.reduce(operator.add, aligned), exponent)
 
 
 def select(condition: Bool[Array, "..."], value: Extended) -> Extended:

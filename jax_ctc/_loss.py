@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax_ctc import _recursion
 from jax_ctc._likelihood import Spec, emissions_of, log_likelihood, pose
 from jax_ctc._status import Status
-from jax_ctc._types import ArrayLike, Option
+from jax_ctc._types import ArrayLike, Index, Option
 from jax_ctc._validate import (
     Batch,
     bit,
@@ -24,7 +24,7 @@ def ctc_loss(
     logit_lengths: ArrayLike | None = None,
     label_lengths: ArrayLike | None = None,
     *,
-    blank_id: int = 0,
+    blank_id: Index = 0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
 ) -> jax.Array:
@@ -106,7 +106,7 @@ def ctc_loss_with_status(
     logit_lengths: ArrayLike | None = None,
     label_lengths: ArrayLike | None = None,
     *,
-    blank_id: int = 0,
+    blank_id: Index = 0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -161,7 +161,7 @@ def ctc_loss_from_log_probs(
     logit_lengths: ArrayLike | None = None,
     label_lengths: ArrayLike | None = None,
     *,
-    blank_id: int = 0,
+    blank_id: Index = 0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
 ) -> jax.Array:
@@ -229,7 +229,7 @@ def check_batch(
     logit_lengths: ArrayLike | None = None,
     label_lengths: ArrayLike | None = None,
     *,
-    blank_id: int = 0,
+    blank_id: Index = 0,
 ) -> jax.Array:
     """Return what is wrong with each utterance, in bits, without running the loss.
 

@@ -3,8 +3,8 @@
 import enum
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 
 class Status(enum.IntFlag):
@@ -120,7 +120,7 @@ def _sentences(bits: int) -> list[str]:
 
 def _on_host(status: Any, caller: str) -> np.ndarray:
     """Fetch the bits, or say why that cannot be."""
-    if isinstance(status, jax.core.Tracer):
+    if isinstance(status, Tracer):
         raise TypeError(
             f"`{caller}` reads concrete status bits, but `status` is traced"
             f" ({status.aval}): return the status from the jitted function and call"

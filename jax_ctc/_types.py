@@ -13,7 +13,14 @@ Public arrays are batch-major; below `_emissions` they are time-major.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +31,10 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 if TYPE_CHECKING:
     ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
     Option: TypeAlias = str
+    Index: TypeAlias = int
+    Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
 else:
-    ArrayLike: TypeAlias = Any
-    Option: TypeAlias = Any
+    ArrayLike = Option = Index = Leaf = Any
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
@@ -125,6 +133,6 @@ class Hypotheses:
             most that of the label sequence (a sum over paths).
     """
 
-    labels: jax.Array
-    lengths: jax.Array
-    log_prob: jax.Array
+    labels: Leaf
+    lengths: Leaf
+    log_prob: Leaf

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Int, Integer
 
 from jax_ctc._mask import is_inside
 from jax_ctc._status import Status
@@ -135,7 +136,7 @@ def check_lengths(
 
 def check_blank_id(blank_id: Any, num_classes: int) -> int:
     """Return the blank as a Python int inside the classes, or raise."""
-    if isinstance(blank_id, jax.core.Tracer):
+    if isinstance(blank_id, Tracer):
         raise TypeError(
             "`blank_id` must be a Python int, known when the function is traced; got a"
             " traced array. Mark it static (jax.jit static_argnames) or close over it"
@@ -190,7 +191,7 @@ def check_per_utterance(
     return array
 
 
-def narrow(integers: Int[Array, "..."]) -> Int[Array, "..."]:
+def narrow(integers: Integer[Array, "..."]) -> Int[Array, "..."]:
     """Return int32, saturated: an id too large must not wrap round to a good one."""
     if integers.dtype.itemsize < 4 or integers.dtype == jnp.int32:
         return integers.astype(jnp.int32)

@@ -114,7 +114,9 @@ def far_below(batch, rng):
     """A wrong class wins by 1e3, the others differ by ordinary amounts."""
     logits = batch.logits.copy()
     logits[:, :, 5] += 1e3
-    return batch._replace(logits=logits, labels=np.where(batch.labels == 5, 1, batch.labels))
+    return batch._replace(
+        logits=logits, labels=np.where(batch.labels == 5, 1, batch.labels)
+    )
 
 
 def offset(batch, rng):

@@ -61,8 +61,20 @@ def _tf_gradient():
     gradient = np.pad(_TF_PROBS, ((0, 0), (0, 2), (0, 0)))
     for b, row in enumerate(
         [
-            [(0, -0.366234), (1, -0.411608), (2, -0.678582), (1, -0.356151), (0, -0.541765)],
-            [(0, -0.69824), (1, -0.602467), (5, -0.797544), (1, -0.570478), (0, -0.576714)],
+            [
+                (0, -0.366234),
+                (1, -0.411608),
+                (2, -0.678582),
+                (1, -0.356151),
+                (0, -0.541765),
+            ],
+            [
+                (0, -0.69824),
+                (1, -0.602467),
+                (5, -0.797544),
+                (1, -0.570478),
+                (0, -0.576714),
+            ],
         ]
     ):
         for t, (k, value) in enumerate(row):
@@ -76,7 +88,7 @@ def _frames(*classes, num_classes):
 
 
 def _minimal_alignment():
-    """optax checks that the minimal alignment with repeats is the only path."""
+    """Return frames and loss of two labels whose minimal alignment is the only path."""
     logits = np.random.default_rng(0).normal(size=(2, 7, 4))
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     paths = [[1, 2, 0, 2, 3], [1, 0, 1, 0, 1, 0, 1]]
@@ -91,9 +103,7 @@ GOLDEN = (
     Golden(
         name="graves_with_nan_padding",
         source="TensorFlow kernel_tests/nn_ops/ctc_loss_op_test.py, testBasic",
-        scores=np.pad(
-            _TF_PROBS, ((0, 0), (0, 2), (0, 0)), constant_values=np.nan
-        ),
+        scores=np.pad(_TF_PROBS, ((0, 0), (0, 2), (0, 0)), constant_values=np.nan),
         inputs="probabilities",
         labels=np.array([[0, 1, 2, 1, 0], [0, 1, 1, 0, -1]]),
         logit_lengths=np.array([5, 5]),

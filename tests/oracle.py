@@ -25,7 +25,9 @@ def loss_by_enumeration(log_probs, labels, blank_id=0):
     """Return -log of the sum of the paths' probabilities; [T, V] and [U] to a float."""
     log_probs = np.asarray(log_probs, np.float64)
     paths = paths_of(labels, *log_probs.shape, blank_id)
-    scores = [sum(frame[k] for frame, k in zip(log_probs, p, strict=True)) for p in paths]
+    scores = [
+        sum(frame[k] for frame, k in zip(log_probs, p, strict=True)) for p in paths
+    ]
     return -np.logaddexp.reduce(scores) if scores else np.inf
 
 
@@ -51,7 +53,7 @@ def loss_and_gradient(scores, labels, blank_id=0, normalise=True):
     """Alpha-beta over the interleaved states blank, label, blank, ..., blank.
 
     [T, V] scores and [U] labels to the loss, and its [T, V] gradient with respect to
-    the scores: softmax - posterior for logits, -posterior if taken as log-probabilities.
+    the scores: softmax - posterior for logits, -posterior for log-probabilities.
     """
     scores = np.asarray(scores, np.float64)
     log_probs = log_softmax(scores) if normalise else scores
@@ -85,7 +87,7 @@ def loss_and_gradient(scores, labels, blank_id=0, normalise=True):
 def batch_loss_and_gradient(
     scores, labels, logit_lengths=None, label_lengths=None, blank_id=0, normalise=True
 ):
-    """Loop over utterances; padded frames have gradient 0. [B, T, V] to [B], [B, T, V]."""
+    """Loop over utterances, [B, T, V] to [B] and [B, T, V]; gradient 0 on padding."""
     scores = np.asarray(scores, np.float64)
     losses, gradient = np.zeros(len(scores)), np.zeros_like(scores)
     for b in range(len(scores)):

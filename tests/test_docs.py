@@ -46,7 +46,7 @@ def test_docstrings(name):
 
 
 def test_public_docstrings_have_examples():
-    """testmod above has found them: it looks only at what a module defines."""
+    """Testmod above has found them: it looks only at what a module defines."""
     finder = doctest.DocTestFinder()
     found = {
         test.name.split(".")[-1]

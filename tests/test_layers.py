@@ -27,7 +27,11 @@ STANDARD = {
 }
 
 MODULES = {
-    path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("__init__").strip("/"): path
+    path.relative_to(PACKAGE)
+    .with_suffix("")
+    .as_posix()
+    .removesuffix("__init__")
+    .strip("/"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 

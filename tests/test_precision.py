@@ -39,7 +39,9 @@ def test_float32_is_as_good_as_float64(case, capsys):
         peer = f"{np.abs(theirs - exact[0]).max():8.1e} | not run"
     else:
         value, pull = jax.vjp(lambda x: optax_loss(x, batch.labels), batch.logits)
-        rows = errors(np.asarray(value), np.asarray(pull(jnp.ones(case.batch))[0]), exact)
+        rows = errors(
+            np.asarray(value), np.asarray(pull(jnp.ones(case.batch))[0]), exact
+        )
         peer = f"{rows[0]:8.1e} | {rows[1]:8.1e}"
     sizes = f"{case.batch}×{case.frames}×{case.classes}×{case.labels}"
     with capsys.disabled():
@@ -49,8 +51,7 @@ def test_float32_is_as_good_as_float64(case, capsys):
         )
     assert ours[1] <= 1e-5
     assert (
-        np.abs(loss - exact[0])
-        <= contract.loss_atol(exact[0], case.frames, "float32")
+        np.abs(loss - exact[0]) <= contract.loss_atol(exact[0], case.frames, "float32")
     ).all()
 
 

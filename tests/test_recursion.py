@@ -88,7 +88,7 @@ def test_both_methods_agree_on_log_z(implementation):
 
 @pytest.mark.parametrize("frames", [1, 2, 23, 24, 25, 37, 600, 601, 4000, 65_537])
 def test_plan_covers_the_frames(frames, monkeypatch):
-    """Chunks cover T with less than one to spare; blocks fit the significand's range."""
+    """Chunks cover T with less than one to spare; blocks keep to 24 frames."""
     lattice, emissions = emissions_of("plain")
     emissions = emissions.with_scores(jnp.zeros((4, frames, 6)))
     for budget in (0, 2**40):
@@ -107,16 +107,20 @@ def test_plan_covers_the_frames(frames, monkeypatch):
 def test_every_raggedness(frames, monkeypatch):
     """Many tiny chunks give what one chunk gives, whatever is left over."""
     rng = np.random.default_rng(frames)
-    batch = named("plain").make()._replace(
-        logits=rng.normal(size=(4, frames, 6)).astype(np.float32),
-        logit_lengths=np.minimum([frames, frames - 1, frames, 1], frames).astype(int),
-        label_lengths=np.minimum([1, 0, (frames + 1) // 2, 1], frames).astype(int),
-        labels=np.tile(np.array([1, 2, 3, 4], np.int32), (4, 1)),
+    batch = (
+        named("plain")
+        .make()
+        ._replace(
+            logits=rng.normal(size=(4, frames, 6)).astype(np.float32),
+            logit_lengths=np.minimum([frames, frames - 1, frames, 1], frames).astype(
+                int
+            ),
+            label_lengths=np.minimum([1, 0, (frames + 1) // 2, 1], frames).astype(int),
+            labels=np.tile(np.array([1, 2, 3, 4], np.int32), (4, 1)),
+        )
     )
     logits, labels, logit_lengths, label_lengths, _ = batch
-    lattice = build(
-        jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(4, bool)
-    )
+    lattice = build(jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(4, bool))
     ids = class_ids(
         jnp.asarray(labels), jnp.asarray(label_lengths), blank_id=0, num_classes=6
     )

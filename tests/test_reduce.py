@@ -84,7 +84,11 @@ def test_axis_name(function):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"status": [0]}, ValueError, r"`status` must have the shape of `loss`, \(2,\)"),
+        (
+            {"status": [0]},
+            ValueError,
+            r"`status` must have the shape of `loss`, \(2,\)",
+        ),
         ({"status": [0.0, 1.0]}, TypeError, "`status` must be"),
         ({"weights": [[1.0, 1.0]]}, ValueError, r"`weights` .* got shape \(1, 2\)"),
         ({"label_lengths": [1.0, 2.0]}, TypeError, "`label_lengths` must be"),

@@ -128,7 +128,7 @@ def test_third_order(case):
 
 
 def test_vmap_is_the_batch(case):
-    """Vmap over utterances gives the batched loss, gradient and curvature."""
+    """Mapping over utterances gives the batched loss, gradient and curvature."""
     logits, rest, tangent = case
     batched = jax_ctc.ctc_loss(logits, *rest)
     close(jax.vmap(jax_ctc.ctc_loss)(logits, *rest), batched, 0)

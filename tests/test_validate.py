@@ -118,7 +118,9 @@ MISTAKES = {
 def takes(function, mistake):
     """check_batch has neither policy nor implementation."""
     changed = MISTAKES[mistake][0]
-    return function != "check_batch" or not {"infeasible", "implementation"} & {*changed}
+    return function != "check_batch" or not {"infeasible", "implementation"} & {
+        *changed
+    }
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_traced_blank_id():
 
 
 def test_mistakes_raise_under_transforms():
-    """vmap and jit see one utterance; the messages are the same."""
+    """One utterance or a trace: the messages are the same."""
     with pytest.raises(TypeError, match="`labels` must be"):
         jax.vmap(jax_ctc.ctc_loss)(LOGITS, LABELS.astype(jnp.float32))
     with pytest.raises(ValueError, match="`logit_lengths` must have"):

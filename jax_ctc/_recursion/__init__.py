@@ -6,8 +6,9 @@ nothing of labels or vocabulary. To add one: a file here, a line in `TABLE`, and
 contract in `tests/contract.py` passes.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,6 +18,7 @@ from jax_ctc._recursion import blocked, scan
 from jax_ctc._types import Emissions, Lattice
 
 
+@runtime_checkable
 class Implementation(Protocol):
     """What every implementation offers; `scan` is the specification of all three."""
 
@@ -47,14 +49,20 @@ def forward(
     name: str | None, lattice: Lattice, emissions: Emissions
 ) -> Float[Array, " B"]:
     """Return log p(labels) by the named implementation, or by the platform's best."""
-    return _dispatch(name, "forward", lattice, emissions)
+    log_z = _dispatch(name, "forward", lattice, emissions)
+    chex.assert_equal_shape((log_z, lattice.num_labels))
+    return log_z
 
 
 def forward_backward(
     name: str | None, lattice: Lattice, emissions: Emissions
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and d(-log p) / d scores, from one forward pass."""
-    return _dispatch(name, "forward_backward", lattice, emissions)
+    log_z, gradient = _dispatch(name, "forward_backward", lattice, emissions)
+    chex.assert_equal_shape((log_z, lattice.num_labels))
+    chex.assert_equal_shape((gradient, emissions.scores))
+    chex.assert_type(gradient, emissions.scores.dtype)
+    return log_z, gradient
 
 
 def _dispatch(
