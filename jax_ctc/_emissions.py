@@ -27,6 +27,10 @@ from jax_ctc._types import GradientBuffer, LogEmissions, accumulator
 # scatter from it on: a product costs U * V per frame, a scatter U but not in a vector.
 _SCATTER_CLASSES = 256
 
+# Finite scores may lie further apart than float32 reaches. Far beyond what counts as
+# possible, and yet a sum over any number of frames stays finite.
+_LEAST_SHIFT = -1e30
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +154,7 @@ class ClassEmissions:
         return LogEmissions(
             blank=jnp.moveaxis(blank, 1, 0),
             label=jnp.moveaxis(label, 1, 0),
-            log_shift=jnp.where(is_live, shift, 0).T,
+            log_shift=jnp.where(is_live, jnp.maximum(shift, _LEAST_SHIFT), 0).T,
             is_bad=is_bad,
         )
 

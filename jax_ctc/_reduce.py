@@ -1,9 +1,11 @@
 """Means of losses that say what they leave out, and that add up over devices."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Num
 
 from jax_ctc._types import ArrayLike
 from jax_ctc._validate import check_losses, check_per_utterance
@@ -49,14 +51,8 @@ def reduce_loss(
         >>> float(jax_ctc.reduce_loss(jnp.array([2.0, jnp.inf, 4.0])))
         3.0
     """
-    total, weight = reduce_loss_and_weight(
-        loss,
-        status=status,
-        weights=weights,
-        label_lengths=label_lengths,
-        axis_name=axis_name,
-    )
-    return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
+    parts = _check(loss, status, weights, label_lengths)
+    return _mean(_static(axis_name), *parts)
 
 
 def reduce_loss_and_weight(
@@ -93,24 +89,61 @@ def reduce_loss_and_weight(
         >>> float(total), float(weight)
         (2.0, 1.0)
     """
+    parts = _check(loss, status, weights, label_lengths)
+    return _sums(_static(axis_name), *parts)
+
+
+def _check(
+    loss: ArrayLike,
+    status: ArrayLike | None,
+    weights: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+) -> tuple[jax.Array | None, ...]:
+    """Raise on static mistakes; what was left out stays None."""
     losses = check_losses(loss)
+    check = functools.partial(check_per_utterance, loss=losses)
+    return (
+        losses,
+        None if status is None else check(status, name="status", integer=True),
+        None if weights is None else check(weights, name="weights"),
+        None
+        if label_lengths is None
+        else check(label_lengths, name="label_lengths", integer=True),
+    )
+
+
+def _static(axis_name: Any) -> Any:
+    return tuple(axis_name) if isinstance(axis_name, list) else axis_name
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sums(
+    axis_name: Any,
+    losses: Float[Array, "..."],
+    status: Integer[Array, "..."] | None,
+    weights: Num[Array, "..."] | None,
+    label_lengths: Integer[Array, "..."] | None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return the sum of weights * losses, and the sum of weights, of what counts."""
     is_counted = losses != jnp.inf
     if status is not None:
-        bits = check_per_utterance(status, losses, name="status", integer=True)
-        is_counted = is_counted & (bits == 0)
+        is_counted = is_counted & (status == 0)
     if label_lengths is not None:
-        lengths = check_per_utterance(
-            label_lengths, losses, name="label_lengths", integer=True
-        )
-        losses = losses / jnp.maximum(lengths, 1).astype(losses.dtype)
+        losses = losses / jnp.maximum(label_lengths, 1).astype(losses.dtype)
     weight = jnp.ones_like(losses)
     if weights is not None:
-        weight = check_per_utterance(weights, losses, name="weights")
-        weight = weight.astype(losses.dtype)
+        weight = weights.astype(losses.dtype)
         is_counted = is_counted & (weight != 0)
     # Select before multiplying: what is left out may be inf or NaN, and 0 * NaN is NaN.
-    total = jnp.sum(jnp.where(is_counted, losses, 0) * jnp.where(is_counted, weight, 0))
-    weight = jnp.sum(jnp.where(is_counted, weight, 0))
+    weight = jnp.where(is_counted, weight, 0)
+    total, weight = jnp.sum(jnp.where(is_counted, losses, 0) * weight), jnp.sum(weight)
     if axis_name is not None:
         total, weight = jax.lax.psum((total, weight), axis_name)
     return total, weight
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mean(axis_name: Any, *parts: Any) -> Float[Array, ""]:
+    """Divide once, after everything is added up; 0 where nothing counts."""
+    total, weight = _sums(axis_name, *parts)
+    return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))

@@ -179,7 +179,7 @@ def check_losses(loss: ArrayLike) -> jax.Array:
 
 
 def check_per_utterance(
-    value: ArrayLike, loss: jax.Array, *, name: str, integer: bool = False
+    value: ArrayLike, *, loss: jax.Array, name: str, integer: bool = False
 ) -> jax.Array:
     """Return the array if it has one number per loss, or raise."""
     array = _as_integers(value, name, "[...]") if integer else _as_array(value, name)

@@ -274,6 +274,37 @@ def test_cotangents_of_flagged_rows_do_not_leak(seed):
     np.testing.assert_array_equal(gradient[ROW], 0)
 
 
+@pytest.mark.parametrize(
+    "fault", ["too few frames", "label id V", "needed class at -inf", "NaN"]
+)
+def test_second_order_beside_flagged_rows(fault):
+    """A flagged row has no curvature, and leaves its neighbours theirs."""
+    clean, bad = healthy(), healthy()
+    FLAGGED[fault][0](bad)
+    tangent = jnp.ones((B, T, V), jnp.float32)
+
+    def product(batch):
+        def total(x):
+            loss = jax_ctc.ctc_loss(
+                x,
+                batch["labels"],
+                batch["logit_lengths"],
+                batch["label_lengths"],
+                infeasible="zero",
+            )
+            return jnp.sum(jnp.where(jnp.isnan(loss), 0, loss) ** 2)
+
+        return jax.jvp(jax.grad(total), (jnp.asarray(batch["logits"]),), (tangent,))
+
+    gradient, curvature = product(bad)
+    others = np.arange(B) != ROW
+    np.testing.assert_array_equal(gradient[ROW], 0)
+    np.testing.assert_array_equal(curvature[ROW], 0)
+    np.testing.assert_allclose(
+        curvature[others], product(clean)[1][others], rtol=1e-5, atol=1e-5
+    )
+
+
 def test_explain_and_raise_if():
     """Each bit has a sentence that starts with its name; all utterances are named."""
     status = jnp.array([[0, 1], [48, 2]], jnp.int32)

@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc import _extended as extended
-from jax_ctc._extended import ZERO, Extended
+from jax_ctc._extended import LOG_CUTOFF, ZERO, Extended
 from jax_ctc._mask import is_at, positions
 from jax_ctc._types import Emissions, Lattice, accumulator
 
@@ -295,6 +295,7 @@ def _log_z(lattice: Lattice, end: State, total: Total) -> Float[Array, " B"]:
         for row, mark in zip(end, final, strict=True)
     )
     log_z = extended.to_log(extended.plus(*here)) + (total.high + total.low)
+    log_z = jnp.where(log_z < LOG_CUTOFF, -jnp.inf, log_z)
     return jnp.where(total.is_bad, jnp.nan, log_z)
 
 
