@@ -45,8 +45,6 @@ def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) ->
     lengths = check_lengths(
         label_lengths, ids.shape[:-1], ids.shape[-1], name="label_lengths", of="labels"
     )
-    if xp is np:
-        ids, lengths = np.asarray(ids), np.asarray(lengths)
     is_good = is_within(lengths, ids.shape[-1])
     frames = needed_frames(ids, xp.where(is_good, lengths, 0))
     return xp.where(is_good, frames, np.int32(_NEVER)).astype(np.int32)

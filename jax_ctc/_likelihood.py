@@ -50,11 +50,13 @@ def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
     """Turn a batch with any leading axes into one flat batch of lattice problems."""
     *leading, num_frames, num_classes = batch.scores.shape
     num_utterances = math.prod(leading)
-    batch = Batch(*vary_alike(*batch))
-    labels = narrow(batch.labels).reshape(num_utterances, batch.labels.shape[-1])
-    logit_lengths = narrow(batch.logit_lengths).reshape(num_utterances)
-    label_lengths = narrow(batch.label_lengths).reshape(num_utterances)
-    scores = batch.scores.reshape(num_utterances, num_frames, num_classes)
+    scores, labels, logit_lengths, label_lengths = vary_alike(
+        *(jnp.asarray(array) for array in batch)
+    )
+    scores = scores.reshape(num_utterances, num_frames, num_classes)
+    labels = narrow(labels).reshape(num_utterances, labels.shape[-1])
+    logit_lengths = narrow(logit_lengths).reshape(num_utterances)
+    label_lengths = narrow(label_lengths).reshape(num_utterances)
     if num_frames == 0:  # one padded frame means the same, and every loop has a body
         scores = jnp.zeros_like(scores, shape=(num_utterances, 1, num_classes))
     status = status_of_labels(

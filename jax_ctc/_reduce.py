@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, Num
 
 from jax_ctc._types import ArrayLike
-from jax_ctc._validate import check_losses, check_per_utterance
+from jax_ctc._validate import Checked, check_losses, check_per_utterance
 
 
 def reduce_loss(
@@ -98,7 +98,7 @@ def _check(
     status: ArrayLike | None,
     weights: ArrayLike | None,
     label_lengths: ArrayLike | None,
-) -> tuple[jax.Array | None, ...]:
+) -> tuple[Checked | None, ...]:
     """Raise on static mistakes; what was left out stays None."""
     losses = check_losses(loss)
     check = functools.partial(check_per_utterance, loss=losses)

@@ -17,7 +17,7 @@ of `Status`, one int32 per utterance.
 """
 
 import operator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,16 @@ _FLOATS = ("float32", "bfloat16", "float16", "float64")
 _INT32 = np.iinfo(np.int32)
 
 
+Checked: TypeAlias = jax.Array | np.ndarray
+
+
 class Batch(NamedTuple):
     """Inputs whose static properties agree; leading axes as they came."""
 
-    scores: jax.Array  # [..., T, V] float: logits or log-probabilities
-    labels: jax.Array  # [..., U] integer
-    logit_lengths: jax.Array  # [...] integer
-    label_lengths: jax.Array  # [...] integer
+    scores: Checked  # [..., T, V] float: logits or log-probabilities
+    labels: Checked  # [..., U] integer
+    logit_lengths: Checked  # [...] integer
+    label_lengths: Checked  # [...] integer
 
 
 def check_inputs(
@@ -74,7 +77,7 @@ def check_inputs(
     )
 
 
-def check_scores(scores: ArrayLike, *, name: str = "logits") -> jax.Array:
+def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
     """Return `[..., T, V]` floats with at least one class, or raise."""
     array = _as_array(scores, name)
     if array.dtype.name not in _FLOATS:
@@ -96,7 +99,7 @@ def check_scores(scores: ArrayLike, *, name: str = "logits") -> jax.Array:
     return array
 
 
-def check_labels(labels: ArrayLike) -> jax.Array:
+def check_labels(labels: ArrayLike) -> Checked:
     """Return `[..., U]` integers, or raise."""
     array = _as_integers(labels, "labels", "[..., U] class ids")
     if array.ndim < 1:
@@ -114,10 +117,10 @@ def check_lengths(
     *,
     name: str,
     of: str,
-) -> jax.Array:
+) -> Checked:
     """Return `[...]` integers, the full extent where none were given, or raise."""
     if lengths is None:
-        return jnp.asarray(np.full(leading, full, np.int32))
+        return np.full(leading, full, np.int32)
     array = _as_array(lengths, name)
     if array.ndim == len(leading) + 1 and array.shape[:-1] == leading:
         raise ValueError(
@@ -167,7 +170,7 @@ def check_option(value: Option, choices: tuple[Any, ...], *, name: str) -> Any:
     return value
 
 
-def check_losses(loss: ArrayLike) -> jax.Array:
+def check_losses(loss: ArrayLike) -> Checked:
     """Return `[...]` floats, or raise."""
     array = _as_array(loss, "loss")
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -179,8 +182,8 @@ def check_losses(loss: ArrayLike) -> jax.Array:
 
 
 def check_per_utterance(
-    value: ArrayLike, *, loss: jax.Array, name: str, integer: bool = False
-) -> jax.Array:
+    value: ArrayLike, *, loss: Checked, name: str, integer: bool = False
+) -> Checked:
     """Return the array if it has one number per loss, or raise."""
     array = _as_integers(value, name, "[...]") if integer else _as_array(value, name)
     if array.shape != loss.shape:
@@ -249,8 +252,12 @@ def bit(flag: Status, where: Bool[Array, "..."]) -> Int[Array, "..."]:
     return jnp.where(where, jnp.int32(flag), jnp.int32(0))
 
 
-def _as_array(value: ArrayLike, name: str) -> jax.Array:
-    """Return a JAX array, or raise; ragged lists and objects are no arrays."""
+def _as_array(value: ArrayLike, name: str) -> Checked:
+    """Return an array, or raise; ragged lists and objects are no arrays.
+
+    What came on the host stays there, for helpers that work in a data pipeline; `jit`
+    moves the rest.
+    """
     if isinstance(value, jax.Array):
         return value
     try:
@@ -260,19 +267,18 @@ def _as_array(value: ArrayLike, name: str) -> jax.Array:
             f"`{name}` must be a rectangular array; got {type(value).__name__}"
             f" ({error}). Pad rows to one length and pass the lengths"
         ) from None
-    if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
-        # jnp.asarray would keep the low 32 bits, and a wild id could become a good one.
-        host = np.clip(host, _INT32.min, _INT32.max).astype(np.int32)
-    try:
-        return jnp.asarray(host)
-    except (TypeError, ValueError):
+    if host.dtype.kind not in "biufc" and host.dtype.name not in _FLOATS:
         raise TypeError(
             f"`{name}` must be an array of numbers; got {type(value).__name__} with"
             f" dtype {host.dtype}"
-        ) from None
+        )
+    if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
+        # JAX would keep the low 32 bits, and a wild id could become a good one.
+        return np.asarray(np.clip(host, _INT32.min, _INT32.max), np.int32)
+    return host
 
 
-def _as_integers(value: ArrayLike, name: str, expected: str) -> jax.Array:
+def _as_integers(value: ArrayLike, name: str, expected: str) -> Checked:
     array = _as_array(value, name)
     if isinstance(value, list | tuple) and array.size == 0:
         return array.astype(jnp.int32)  # an empty list has no dtype of its own
