@@ -110,6 +110,20 @@ def confident_wrong(batch, rng):
     return batch._replace(logits=logits, labels=np.tile(labels, (len(logits), 1)))
 
 
+def untrained(batch, rng):
+    """All classes alike, so paths are counted: the sum outgrows its first term by far.
+
+    Lengths spread that growth over exponents, and labels are padded.
+    """
+    frames = np.linspace(200, batch.logits.shape[1], len(batch.logits))
+    labels = np.linspace(40, batch.labels.shape[1] - 5, len(batch.logits))
+    return batch._replace(
+        logits=np.zeros_like(batch.logits),
+        logit_lengths=frames.astype(np.int32),
+        label_lengths=labels.astype(np.int32),
+    )
+
+
 def far_below(batch, rng):
     """A wrong class wins by 1e3, the others differ by ordinary amounts."""
     logits = batch.logits.copy()
@@ -163,6 +177,7 @@ CASES = (
     _case("one_class", (2, 5, 1, 0), "V = 1"),
     _case("long", (2, 300, 5, 60), "one chunk, many blocks", is_ragged=True),
     _case("many_chunks", (16, 601, 7, 90), "a ragged last chunk", is_ragged=True),
+    _case("untrained", (16, 601, 7, 90), "all logits 0", change=untrained),
     _case("scattered", (2, 20, 300, 6), "V large, duplicates", change=duplicates),
     _case("normal", (2, 4000, 32, 400), "N(0,1)", "precision"),
     _case("normal_times_5", (2, 4000, 32, 400), "5 N(0,1)", "precision", scale=5.0),

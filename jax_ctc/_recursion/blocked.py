@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc import _extended as extended
 from jax_ctc._extended import LOG_CUTOFF, ZERO, Extended
@@ -32,6 +32,7 @@ from jax_ctc._mask import is_at, positions
 from jax_ctc._types import Emissions, Lattice, accumulator
 
 _RENORM_FRAMES = 24  # at most
+_LEAST_CHUNK = 8
 _KEEP_BYTES = 4 * 2**20
 
 
@@ -47,6 +48,13 @@ class Emission(NamedTuple):
 
     blank: Extended  # [..., B, 1]
     label: Extended  # [..., B, U]
+
+
+class Product(NamedTuple):
+    """One frame's alpha * beta; over a chunk, of all its frames."""
+
+    blank: Float[Array, "... B U+1"]
+    label: Float[Array, "... B U"]
 
 
 class Plan(NamedTuple):
@@ -76,7 +84,8 @@ def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     plan = make_plan(lattice, emissions)
     end, total, _, _ = _forward_chunks(lattice, emissions, plan)
-    return _log_z(lattice, end, total)
+    log_z, _ = _log_z(lattice, end, total)
+    return log_z
 
 
 def forward_backward(
@@ -88,22 +97,22 @@ def forward_backward(
 
     def write(carry: tuple, start: Any, emission: Emission, alphas: State) -> tuple:
         beta, gradient = carry
-        beta, betas = _betas(lattice, beta, emission, plan)
-        blank, label = _posterior(alphas, betas)
+        beta, product = _products(lattice, beta, emission, alphas, scale, plan)
+        blank, label = _posterior(product)
         gradient = emissions.write_gradient(gradient, start, blank, label, is_alive)
         return beta, gradient
 
     if plan.num_chunks == 1:  # alpha is small enough to keep: nothing runs twice
         emission, total = _read(emissions, 0, plan, Total(zero, zero, zero != 0))
         end, alphas = _alphas(lattice, _initial(lattice, zero), emission, plan)
-        log_z = _log_z(lattice, end, total)
+        log_z, scale = _log_z(lattice, end, total)
         is_alive = jnp.isfinite(log_z)
         carry = _final(lattice, zero), emissions.empty_gradient()
         _, gradient = write(carry, 0, emission, alphas)
         return log_z, emissions.finish_gradient(gradient)
 
     end, total, starts, boundaries = _forward_chunks(lattice, emissions, plan)
-    log_z = _log_z(lattice, end, total)
+    log_z, scale = _log_z(lattice, end, total)
     is_alive = jnp.isfinite(log_z)
 
     def body(carry: tuple, chunk: tuple) -> tuple:
@@ -120,12 +129,24 @@ def forward_backward(
 
 
 def make_plan(lattice: Lattice, emissions: Emissions) -> Plan:
-    """Cut T frames: one chunk if alpha is small, else chunks of about sqrt(T)."""
+    """Cut T frames: one chunk if alpha is small, else what needs the least memory.
+
+    T / K boundaries of `state` bytes and one chunk of K times `frame` bytes are least
+    together at K = sqrt(T * state / frame). Few large blocks beat nested loops, so K
+    is a multiple of _RENORM_FRAMES beyond it; fewer than _LEAST_CHUNK frames cost time.
+    """
     num_frames = emissions.num_frames
     batch, num_labels = lattice.can_skip.shape
-    bytes_per_frame = batch * 8 * (2 * num_labels + 1) + emissions.bytes_per_frame
-    keep = num_frames * bytes_per_frame <= _KEEP_BYTES
-    chunk = num_frames if keep else math.isqrt(num_frames - 1) + 1
+    states = batch * (2 * num_labels + 1)
+    state = 8 * states
+    frame = (8 + 4 + 4) * states + emissions.bytes_per_frame  # alpha, product, emission
+    if num_frames * (state + emissions.bytes_per_frame) <= _KEEP_BYTES:
+        chunk = num_frames
+    else:
+        least = math.isqrt(num_frames * state // frame) + 1
+        chunk = min(max(least, _LEAST_CHUNK), num_frames)
+        if chunk > _RENORM_FRAMES:
+            chunk -= chunk % _RENORM_FRAMES
     blocks = -(-chunk // _RENORM_FRAMES)
     renorm = -(-chunk // blocks)
     chunk = renorm * blocks
@@ -177,15 +198,39 @@ def _alphas(
     return _sweep(step, state, emission, plan)
 
 
-def _betas(
-    lattice: Lattice, state: State, emission: Emission, plan: Plan
-) -> tuple[State, State]:
-    """Return beta before the chunk, and beta of each of its frames."""
+def _products(
+    lattice: Lattice,
+    beta: State,
+    emission: Emission,
+    alphas: State,
+    scale: Int[Array, "B 1"],
+    plan: Plan,
+) -> tuple[State, Product]:
+    """Return beta before the chunk, and alpha * beta of each of its frames.
 
-    def step(state: State, emission: Emission) -> tuple[State, State]:
-        return _retreat(lattice, state, emission), state
+    Multiplied while beta is at hand, beta of a chunk is never stored.
+    """
+    may_follow = jnp.pad(lattice.can_skip[:, 1:], ((0, 0), (0, 1)))  # of label[n+1]
+    may_follow = may_follow[:, : lattice.can_skip.shape[1]]  # U may be 0
 
-    return _sweep(step, state, emission, plan, reverse=True)
+    def step(beta: State, xs: tuple) -> tuple[State, Product]:
+        emission, alpha = xs
+        product = Product(
+            *(_multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
+        )
+        return _retreat(may_follow, beta, emission), product
+
+    return _sweep(step, beta, (emission, alphas), plan, reverse=True)
+
+
+def _multiply(
+    alpha: Extended, beta: Extended, scale: Int[Array, "B 1"]
+) -> Float[Array, "B n"]:
+    """Return alpha * beta / 2**scale, at most about 2 where the utterance is alive."""
+    significand = alpha.significand * beta.significand
+    # Two ZEROs less a positive scale would leave int32.
+    exponent = jnp.maximum(alpha.exponent + beta.exponent, ZERO) - scale
+    return significand * extended.power_of_two(exponent, significand.dtype)
 
 
 def _sweep(step: Any, state: State, xs: Any, plan: Plan, reverse: bool = False) -> Any:
@@ -218,49 +263,33 @@ def _advance(lattice: Lattice, alpha: State, emission: Emission) -> State:
     )
 
 
-def _retreat(lattice: Lattice, beta: State, emission: Emission) -> State:
+def _retreat(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> State:
     """Return beta of the frame before, given this frame's emission.
 
     With b = p_t(blank) * blank and l = p_t(labels) * label:
     blank'[n] = b[n] + l[n]
-    label'[n] = l[n] + b[n+1] + can_skip[n+1] * l[n+1]
+    label'[n] = l[n] + b[n+1] + may_follow[n] * l[n+1]    may_follow[n] = can_skip[n+1]
     """
     blank = extended.times(beta.blank, emission.blank)  # [B, U+1]
     label = extended.times(beta.label, emission.label)  # [B, U]
     here = _pad(label, left=False)  # [B, U+1], no label to follow the last
-    skip = extended.select(lattice.can_skip, label)
-    skip = _take(_pad(skip, left=False), slice(1, None))  # [B, U]
+    skip = extended.select(may_follow, _take(here, slice(1, None)))  # [B, U]
     return State(
         extended.plus(blank, here),
         extended.plus(label, _take(blank, slice(1, None)), skip),
     )
 
 
-def _posterior(
-    alpha: State, beta: State
-) -> tuple[Float[Array, "K B"], Float[Array, "K B U"]]:
+def _posterior(product: Product) -> tuple[Float[Array, "K B"], Float[Array, "K B U"]]:
     """Return each frame's posterior of blank (all n together) and of each label.
 
     Normalised by each frame's own sum, not by Z: rounding that all states of a frame
     share then cancels. Dead utterances divide by a guarded sum; they are masked later.
     """
-    blank, label = (
-        Extended(a.significand * b.significand, a.exponent + b.exponent)
-        for a, b in zip(alpha, beta, strict=True)
-    )
-    peak = jnp.maximum(
-        jnp.max(blank.exponent, axis=-1, keepdims=True),
-        jnp.max(label.exponent, axis=-1, keepdims=True, initial=2 * ZERO),
-    )
-    blank, label = (
-        row.significand
-        * extended.power_of_two(row.exponent - peak, row.significand.dtype)
-        for row in (blank, label)
-    )
-    of_blank = jnp.sum(blank, axis=-1)
-    total = of_blank + jnp.sum(label, axis=-1)
+    of_blank = jnp.sum(product.blank, axis=-1)
+    total = of_blank + jnp.sum(product.label, axis=-1)
     total = jnp.where(total > 0, total, 1)
-    return of_blank / total, label / total[..., None]
+    return of_blank / total, product.label / total[..., None]
 
 
 def _initial(lattice: Lattice, zero: Float[Array, " B"]) -> State:
@@ -282,8 +311,14 @@ def _final(lattice: Lattice, zero: Float[Array, " B"]) -> State:
     )
 
 
-def _log_z(lattice: Lattice, end: State, total: Total) -> Float[Array, " B"]:
-    """Read blank[N] + label[N-1] by a masked maximum, and add the shifts back."""
+def _log_z(
+    lattice: Lattice, end: State, total: Total
+) -> tuple[Float[Array, " B"], Int[Array, "B 1"]]:
+    """Read Z = blank[N] + label[N-1] by a masked maximum; return log Z and its scale.
+
+    With the shifts added back. The scale is Z's exponent without them, which is what
+    alpha * beta sums to in every frame; where Z is 0, so large that all products are 0.
+    """
     final = _final(lattice, jnp.zeros_like(total.high))
     here = (
         Extended(
@@ -294,9 +329,12 @@ def _log_z(lattice: Lattice, end: State, total: Total) -> Float[Array, " B"]:
         )
         for row, mark in zip(end, final, strict=True)
     )
-    log_z = extended.to_log(extended.plus(*here)) + (total.high + total.low)
+    z = extended.renormalise(extended.plus(*here))
+    log_z = extended.to_log(z) + (total.high + total.low)
     log_z = jnp.where(log_z < LOG_CUTOFF, -jnp.inf, log_z)
-    return jnp.where(total.is_bad, jnp.nan, log_z)
+    log_z = jnp.where(total.is_bad, jnp.nan, log_z)
+    scale = jnp.where(jnp.isfinite(log_z), z.exponent, -ZERO)
+    return log_z, scale[:, None]
 
 
 def _indicator(
