@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test bench check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -33,6 +33,9 @@ demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for op
 
 test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+bench: $(VENV)/.bench ## time every contender on the bench cases; ARGS="--help" for options
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
 	$(BIN)/ruff format --check

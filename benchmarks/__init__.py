@@ -1,0 +1,1 @@
+"""What this project may claim about speed and memory, measured beside its rivals."""
