@@ -4,7 +4,7 @@
 
 One JSON line per row goes to --out; a table to the terminal. `time` is the median with
 the quartiles, `ratio` the median over rounds of the contender's time over that of
-`blocked` in the same round: above 1 means that `blocked` is faster.
+the first contender in the same round: above 1 means that the first is faster.
 """
 
 import dataclasses

@@ -132,8 +132,8 @@ def make_plan(lattice: Lattice, emissions: Emissions) -> Plan:
     """Cut T frames: one chunk if alpha is small, else what needs the least memory.
 
     T / K boundaries of `state` bytes and one chunk of K times `frame` bytes are least
-    together at K = sqrt(T * state / frame). Few large blocks beat nested loops, so K
-    is a multiple of _RENORM_FRAMES beyond it; fewer than _LEAST_CHUNK frames cost time.
+    together at K = sqrt(T * state / frame). Chunks are _LEAST_CHUNK frames at least,
+    for the cost of starting one, and whole blocks once they are longer than a block.
     """
     num_frames = emissions.num_frames
     batch, num_labels = lattice.can_skip.shape
