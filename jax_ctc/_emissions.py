@@ -71,7 +71,7 @@ class ClassEmissions:
         """
         window = _Window.of(0, self.num_frames, self.num_frames)
         scores, is_live = self._dense(window)
-        is_bad = _is_bad(*_log_normaliser(lax.stop_gradient(scores)), is_live)
+        is_bad = _is_bad(*log_normaliser(lax.stop_gradient(scores)), is_live)
         is_read = is_live & ~is_bad[:, None]
         clean = jnp.where(is_read[:, :, None], scores, 0)
         return self._emissions(clean, is_live, window)._replace(is_bad=is_bad)
@@ -138,7 +138,7 @@ class ClassEmissions:
         best = lax.stop_gradient(jnp.max(gathered, axis=2))  # [B, K]
         best = jnp.where(best == -jnp.inf, 0, best)
         if self.normalise:
-            peak, log_sum = _log_normaliser(scores)  # [B, D]
+            peak, log_sum = log_normaliser(scores)  # [B, D]
             is_bad = _is_bad(peak, log_sum, is_live)
             shift = (best - peak[:, window.row_of_frame]) - log_sum[
                 :, window.row_of_frame
@@ -203,7 +203,7 @@ def _from_bits(x: GradientBuffer, dtype: jnp.dtype) -> Float[Array, "B T V"]:
     return lax.bitcast_convert_type(x, dtype) if dtype.itemsize == 2 else x
 
 
-def _log_normaliser(
+def log_normaliser(
     scores: Float[Array, "B D V"],
 ) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
     """Return the maximum and the log-sum over it, apart: their sum would round."""

@@ -13,15 +13,24 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 LAYERS = [
     {"_extended", "_mask", "_status", "_two_floats", "_types", "_varying"},
     {"_validate"},
-    {"_lattice", "_lengths", "_emissions"},
-    {"_recursion/blocked/step", "_recursion/scan/likelihood"},
+    {"_blocks", "_lattice", "_lengths", "_emissions"},
+    {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
     {"_recursion/blocked/product"},
-    {"_recursion/blocked/likelihood"},
+    *(
+        {
+            f"_recursion/{name}/{module}"
+            for name in ("blocked", "scan")
+            for module in ("entropy", "likelihood", "paths", "posteriors")
+        }
+        - {"_recursion/scan/posteriors"},
+    ),
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion"},
     {"_decode", "_likelihood", "_reduce"},
-    {"_loss"},
+    {"_loss", "_paths", "_posteriors", "_entropy"},
+    {"_align", "_samples"},
+    {"_align_chunks"},
     {""},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "chex", "jaxtyping"}

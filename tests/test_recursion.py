@@ -130,7 +130,7 @@ def test_every_raggedness(frames, monkeypatch):
     )
     whole = blocked.forward_backward(lattice, emissions)
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
-    monkeypatch.setattr(chunks, "_RENORM_FRAMES", 2)
+    monkeypatch.setattr(chunks, "RENORM_FRAMES", 2)
     assert frames <= 2 or chunks.make_plan(lattice, emissions).num_chunks > 1
     pieces = blocked.forward_backward(lattice, emissions)
     np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)

@@ -20,9 +20,20 @@ References:
 
 import jax.numpy as jnp
 
+from jax_ctc._recursion.blocked.entropy import entropy
 from jax_ctc._recursion.blocked.likelihood import forward, forward_backward
+from jax_ctc._recursion.blocked.paths import best_path, sample_paths
+from jax_ctc._recursion.blocked.posteriors import posteriors
 
-__all__ = ["decline", "forward", "forward_backward"]
+__all__ = [
+    "best_path",
+    "decline",
+    "entropy",
+    "forward",
+    "forward_backward",
+    "posteriors",
+    "sample_paths",
+]
 
 
 def decline(dtype: jnp.dtype, platform: str) -> str | None:
