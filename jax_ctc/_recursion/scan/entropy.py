@@ -44,8 +44,8 @@ def entropy(
     start = alpha, jnp.zeros_like(alpha.blank), jnp.zeros_like(alpha.label)
     (alpha, of_blank, of_label), _ = lax.scan(step, start, frames_of(log))
     of_ends = (
-        read(of_blank, lattice.num_labels, 0),
-        read(of_label, lattice.num_labels - 1, 0),
+        read(of_blank, lattice.num_labels, 0.0),
+        read(of_label, lattice.num_labels - 1, 0.0),
     )
     log_value = jnp.where(log.is_bad, jnp.nan, log_z(lattice, alpha))
     return log_value, _mean_surprisal(ends(lattice, alpha), of_ends)
