@@ -11,9 +11,12 @@ from jax_ctc._loss import (
     ctc_loss_from_log_probs,
     ctc_loss_with_status,
 )
+from jax_ctc._plot import plot_alignment
 from jax_ctc._posteriors import ctc_posteriors
 from jax_ctc._reduce import reduce_loss, reduce_loss_and_weight
 from jax_ctc._samples import sample_alignments
+from jax_ctc._span_files import write_spans
+from jax_ctc._spans import TokenSpan, token_spans
 from jax_ctc._status import Status, explain, raise_if
 from jax_ctc._types import CTCAlignment, CTCPosteriors, CTCSamples, Hypotheses
 
@@ -23,6 +26,7 @@ __all__ = [
     "CTCSamples",
     "Hypotheses",
     "Status",
+    "TokenSpan",
     "alignment_entropy",
     "check_batch",
     "ctc_align",
@@ -35,10 +39,13 @@ __all__ = [
     "greedy_decode",
     "lengths_from_paddings",
     "minimum_frames",
+    "plot_alignment",
     "raise_if",
     "reduce_loss",
     "reduce_loss_and_weight",
     "sample_alignments",
+    "token_spans",
+    "write_spans",
 ]
 
 __version__ = "0.1.0"

@@ -12,7 +12,7 @@ Public arrays are batch-major; below `_emissions` they are time-major.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
     Option: TypeAlias = str
     Index: TypeAlias = int
+    Number: TypeAlias = float
+    Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str]  # text of each class id
     Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
 else:
-    ArrayLike = Option = Index = Leaf = Any
+    ArrayLike = Option = Index = Number = Vocabulary = Leaf = Any
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
@@ -188,3 +190,11 @@ class CTCSamples:
 
     tokens: Leaf
     log_prob: Leaf
+
+
+# The same for records that a caller hands back.
+if TYPE_CHECKING:
+    GivenAlignment: TypeAlias = CTCAlignment
+    GivenPosteriors: TypeAlias = CTCPosteriors
+else:
+    GivenAlignment = GivenPosteriors = Any
