@@ -20,7 +20,7 @@ References:
 
 import jax.numpy as jnp
 
-from jax_ctc._recursion.blocked.entropy import entropy
+from jax_ctc._recursion.blocked.entropy import entropy, entropy_backward
 from jax_ctc._recursion.blocked.likelihood import forward, forward_backward
 from jax_ctc._recursion.blocked.paths import best_path, sample_paths
 from jax_ctc._recursion.blocked.posteriors import posteriors
@@ -29,6 +29,7 @@ __all__ = [
     "best_path",
     "decline",
     "entropy",
+    "entropy_backward",
     "forward",
     "forward_backward",
     "posteriors",
