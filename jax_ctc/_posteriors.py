@@ -68,8 +68,8 @@ def ctc_posteriors(
         the loss's, those of the posteriors go through the log-space `scan`.
 
     Cost:
-        O(T * (U + V)) time per utterance; beyond inputs and outputs memory grows with
-        sqrt(T), with T where posteriors are differentiated.
+        O(T * (U + V)) time per utterance, and memory for two copies of the result;
+        where posteriors are differentiated, several more.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
