@@ -57,8 +57,9 @@ def alignment_entropy(
         `scan`.
 
     Cost:
-        O(T * (U + V)) time, about twice that of `ctc_loss`. Memory beyond logits and
-        gradient grows with sqrt(T), for the value alone not at all with T.
+        O(T * (U + V)) time, three to four times that of `ctc_loss` for the value and
+        for the gradient (docs/performance.md). Memory beyond logits and gradient grows
+        with sqrt(T).
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
