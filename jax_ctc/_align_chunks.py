@@ -55,8 +55,8 @@ def ctc_align_chunks(
 
     Returns:
         CTCAlignment without batch axes: tokens [T], log_prob [], start, end and score
-        [U]. On the host until the last step, so it cannot be differentiated: all float
-        fields are constants.
+        [U]. Back-pointers are followed on the host, so it cannot be differentiated: all
+        float fields are constants.
 
     Raises:
         ValueError: a block is not [t, V] or has another V than the first, there is no
@@ -70,8 +70,9 @@ def ctc_align_chunks(
 
     Cost:
         O(T * (U + V)) time. Host memory: back-pointers of 2 bits, (2 U + 1) * T / 4
-        bytes, and 4 * T bytes for each different class among the labels. On the device
-        one block. The last step compiles for every new T.
+        bytes, and 4 * T bytes for each different class among the labels; with thousands
+        of these that is what counts. On the device one block. The last step compiles
+        for every new T.
 
     Example:
         >>> import numpy as np, jax_ctc
