@@ -1,7 +1,6 @@
 """Forced alignment of a recording whose logits come block by block."""
 
 import itertools
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from jax_ctc._recursion import blocked
 from jax_ctc._recursion.blocked.chunks import Total, log_z
 from jax_ctc._recursion.blocked.paths import best_end, extend_path
 from jax_ctc._recursion.blocked.step import State, initial
-from jax_ctc._types import ArrayLike, CTCAlignment, Index, accumulator
+from jax_ctc._types import ArrayLike, Blocks, CTCAlignment, Index, accumulator
 from jax_ctc._validate import (
     check_blank_id,
     check_labels,
@@ -38,7 +37,7 @@ class Reached(NamedTuple):
 
 
 def ctc_align_chunks(
-    chunks: Iterable[ArrayLike], labels: ArrayLike, *, blank_id: Index = 0
+    chunks: Blocks, labels: ArrayLike, *, blank_id: Index = 0
 ) -> CTCAlignment:
     """Align one recording whose logits arrive as an iterator of blocks.
 

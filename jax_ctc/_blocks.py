@@ -6,14 +6,14 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jax_ctc._types import ArrayLike
+from jax_ctc._types import Blocks
 from jax_ctc._validate import check_scores
 
 # One program serves blocks of one size. Long enough to hide the cost of starting it.
 BLOCK_FRAMES = 480
 
 
-def checked(chunks: Iterable[ArrayLike]) -> Iterator[np.ndarray]:
+def checked(chunks: Blocks) -> Iterator[np.ndarray]:
     """Yield blocks as [t, V] on the host, or raise with the number of the bad one."""
     if isinstance(chunks, jax.Array | np.ndarray) and chunks.ndim == 2:
         raise ValueError(

@@ -11,12 +11,12 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax_ctc._spans import TokenSpan
+from jax_ctc._spans import GivenSpans, TokenSpan
 from jax_ctc._types import Number, Option
 
 
 def write_spans(
-    spans: Sequence[TokenSpan],
+    spans: GivenSpans,
     file: Any,
     *,
     format: Option | None = None,
