@@ -53,7 +53,7 @@ def test_arrays_are_positional_and_options_are_not(name):
         is_option = parameter.name in {
             *("blank_id", "infeasible", "implementation", "weights", "axis_name"),
             *("num_samples", "vocabulary", "separator", "format", "name", "duration"),
-            "title",
+            *("title", "inputs", "every", "keep", "on_report", "most_reports"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 
