@@ -18,15 +18,20 @@ LABELS = [1, 2]
 RIGHT = {"3  corrected", "ctc_loss(logits)"}
 
 
-def demo(*arguments):
-    """Start the demo as `make demo` does."""
+def start(module, *arguments):
+    """Start an example as its users do."""
     return subprocess.Popen(
-        [sys.executable, "-m", "examples.handwriting", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def demo(*arguments):
+    """Start the demo as `make demo` does."""
+    return start("examples.handwriting", *arguments)
 
 
 def finish(process):
@@ -132,20 +137,11 @@ def test_three_wrong_losses_prints_its_tables(capsys):
         assert number in page
 
 
-def align(*arguments):
-    """Start the alignment example."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "examples.align", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_align_finds_the_digits(tmp_path):
     """Even a half-trained reader, told what is written, finds where."""
-    code, out, err = finish(align("--steps", 60, "--lines", 2, "--out", tmp_path))
+    code, out, err = finish(
+        start("examples.align", "--steps", 60, "--lines", 2, "--out", tmp_path)
+    )
     assert code == 0, err
     assert "2 held-out lines, in pixel columns" in out
     found = re.search(r"^found in their own columns: (\d+\.\d) % ", out, re.M)
@@ -166,7 +162,7 @@ def test_align_finds_the_digits(tmp_path):
 )
 def test_align_refuses_bad_options(arguments, needle):
     """One line, before any training."""
-    code, out, err = finish(align(*arguments))
+    code, out, err = finish(start("examples.align", *arguments))
     assert code == 2
     assert needle in err
     assert "Traceback" not in out + err
