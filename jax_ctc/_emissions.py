@@ -102,16 +102,22 @@ class ClassEmissions:
         occupancy = jnp.concatenate([label, blank[:, :, None]], axis=2)
         occupancy = jnp.take(occupancy, window.frame_of_row, axis=0, mode="clip")
         occupancy = jnp.moveaxis(occupancy, 0, 1)  # [B, D, U+1]
-        if self.normalise:
-            peak = jnp.max(scores, axis=2, keepdims=True)
-            weight = jnp.exp(scores - peak)
-            probability = weight / jnp.sum(weight, axis=2, keepdims=True)
-        else:
-            probability = jnp.zeros_like(scores)
+        probability = self._probability(scores, window.first)
         rows = _subtract_at(probability, occupancy, self.ids)
         is_kept = (is_live & is_alive[:, None])[:, :, None]
         rows = _to_bits(jnp.where(is_kept, rows, 0).astype(self.scores.dtype))
         return lax.dynamic_update_slice_in_dim(gradient, rows, window.first, axis=1)
+
+    def _probability(
+        self, scores: Float[Array, "B D V"], first: Int[Array, ""] | int
+    ) -> Float[Array, "B D V"]:
+        """Return d(log normalisers) / d scores of rows from `first`: softmax, or 0."""
+        del first
+        if not self.normalise:
+            return jnp.zeros_like(scores)
+        peak = jnp.max(scores, axis=2, keepdims=True)
+        weight = jnp.exp(scores - peak)
+        return weight / jnp.sum(weight, axis=2, keepdims=True)
 
     def _dense(
         self, window: "_Window"
@@ -134,29 +140,45 @@ class ClassEmissions:
         window: "_Window",
     ) -> LogEmissions:
         """Gather, shift and mask the window's rows, and lay them out by frame."""
-        gathered = _gather(scores, window.row_of_frame, self.ids)  # [B, K, U+1]
-        best = lax.stop_gradient(jnp.max(gathered, axis=2))  # [B, K]
-        best = jnp.where(best == -jnp.inf, 0, best)
+        gathered = gather(scores, window.row_of_frame, self.ids)  # [B, K, U+1]
+        normaliser = None
         if self.normalise:
             peak, log_sum = _log_normaliser(scores)  # [B, D]
             is_bad = _is_bad(peak, log_sum, is_live)
-            shift = (best - peak[:, window.row_of_frame]) - log_sum[
-                :, window.row_of_frame
-            ]
+            normaliser = peak[:, window.row_of_frame], log_sum[:, window.row_of_frame]
         else:
             peak = jnp.max(scores, axis=2)
             is_bad = _is_bad(peak, jnp.zeros_like(peak), is_live)
-            shift = best
         is_live = window.frames[None, :] < self.logit_lengths[:, None]  # [B, K]
-        log_emission = gathered - best[:, :, None]
-        blank = jnp.where(is_live[:, :, None], log_emission[:, :, -1:], 0)
-        label = jnp.where(is_live[:, :, None], log_emission[:, :, :-1], -jnp.inf)
-        return LogEmissions(
-            blank=jnp.moveaxis(blank, 1, 0),
-            label=jnp.moveaxis(label, 1, 0),
-            log_shift=jnp.where(is_live, jnp.maximum(shift, _LEAST_SHIFT), 0).T,
-            is_bad=is_bad,
-        )
+        return lay_out(gathered, normaliser, is_live, is_bad)
+
+
+def lay_out(
+    gathered: Float[Array, "B K S"],
+    normaliser: tuple[Float[Array, "B K"], Float[Array, "B K"]] | None,
+    is_live: Bool[Array, "B K"],
+    is_bad: Bool[Array, " B"],
+) -> LogEmissions:
+    """Shift and mask the needed scores of K frames, and lay them out by frame.
+
+    The normaliser is each frame's peak and log-sum over it; without one, scores are
+    taken as they are.
+    """
+    best = lax.stop_gradient(jnp.max(gathered, axis=2))  # [B, K]
+    best = jnp.where(best == -jnp.inf, 0, best)
+    shift = best
+    if normaliser is not None:
+        peak, log_sum = normaliser
+        shift = (best - peak) - log_sum
+    log_emission = gathered - best[:, :, None]
+    blank = jnp.where(is_live[:, :, None], log_emission[:, :, -1:], 0)
+    label = jnp.where(is_live[:, :, None], log_emission[:, :, :-1], -jnp.inf)
+    return LogEmissions(
+        blank=jnp.moveaxis(blank, 1, 0),
+        label=jnp.moveaxis(label, 1, 0),
+        log_shift=jnp.where(is_live, jnp.maximum(shift, _LEAST_SHIFT), 0).T,
+        is_bad=is_bad,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +241,7 @@ def _is_bad(
     return jnp.any(~jnp.isfinite(peak + log_sum) & is_live, axis=1)
 
 
-def _gather(
+def gather(
     scores: Float[Array, "B D V"], rows: Int[Array, " K"], ids: Int[Array, "B S"]
 ) -> Float[Array, "B K S"]:
     """Return scores[b, rows[k], ids[b, s]].

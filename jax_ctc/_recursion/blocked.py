@@ -93,7 +93,7 @@ def forward_backward(
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan = make_plan(lattice, emissions)
-    zero = _zero(emissions)
+    zero = _zero(lattice, emissions)
 
     def write(carry: tuple, start: Any, emission: Emission, alphas: State) -> tuple:
         beta, gradient = carry
@@ -157,7 +157,7 @@ def _forward_chunks(
     lattice: Lattice, emissions: Emissions, plan: Plan
 ) -> tuple[State, Total, Int[Array, " C"], State]:
     """Run alpha over all chunks; return its end, and each chunk's start and state."""
-    zero = _zero(emissions)
+    zero = _zero(lattice, emissions)
     starts = positions(plan.num_chunks) * plan.chunk
 
     def step(state: State, emission: Emission) -> tuple[State, None]:
@@ -345,13 +345,13 @@ def _indicator(
     return Extended(one, jnp.where(is_at(place, num_states), 0, ZERO))
 
 
-def _zero(emissions: Emissions) -> Float[Array, " B"]:
-    """Return zeros made from the scores: inside `shard_map` they vary as scores do.
+def _zero(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+    """Return zeros made from the lattice: inside `shard_map` they vary as alpha does.
 
-    A constant would not, and a scan may not start from a constant and then vary.
+    A constant would not, and a scan may not start from a constant and then vary; nor
+    would the scores do, whose classes may lie on other devices when alpha does not.
     """
-    scores = emissions.scores[:, 0, 0]
-    return jnp.zeros_like(scores, accumulator(scores.dtype))
+    return jnp.zeros_like(lattice.num_labels, accumulator(emissions.scores.dtype))
 
 
 def _pad(row: Extended, *, left: bool) -> Extended:
