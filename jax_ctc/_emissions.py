@@ -48,6 +48,11 @@ class ClassEmissions:
         return self.scores.shape[1]
 
     @property
+    def time_axes(self) -> tuple[str, ...]:
+        """None: one device has all the frames."""
+        return ()
+
+    @property
     def bytes_per_frame(self) -> int:
         """Memory of one frame's scores, in the precision they are computed in."""
         batch, _, num_classes = self.scores.shape

@@ -8,7 +8,7 @@ neither fault: it never underflows, and every operation rounds once, relatively.
     a * b : significands multiply, exponents add
     a + b : align both to the larger exponent E, then add significands
 
-Significands may grow between renormalisations (see `_recursion/blocked.py`); the
+Significands may grow between renormalisations (see `_recursion/blocked`); the
 exponent alone says how large a number is, up to that growth. Exponent ZERO, and no
 other, means the number 0.
 

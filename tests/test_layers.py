@@ -11,9 +11,14 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 
 # Data walks down this street; imports only look back up it.
 LAYERS = [
-    {"_extended", "_mask", "_status", "_types", "_varying"},
+    {"_extended", "_mask", "_status", "_two_floats", "_types", "_varying"},
     {"_validate"},
-    {"_lattice", "_lengths", "_emissions"},
+    {"_lattice", "_lengths", "_emissions", "_sharding"},
+    {"_sharded_emissions"},
+    {"_recursion/blocked/step", "_recursion/scan/likelihood"},
+    {"_recursion/blocked/chunks"},
+    {"_recursion/blocked/product"},
+    {"_recursion/blocked/likelihood"},
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion"},
     {"_decode", "_likelihood", "_reduce"},

@@ -8,6 +8,7 @@ from jax_ctc import _recursion
 from jax_ctc._emissions import ClassEmissions
 from jax_ctc._lattice import build, class_ids
 from jax_ctc._recursion import blocked
+from jax_ctc._recursion.blocked import chunks
 from tests import contract
 from tests.cases import named, tagged
 
@@ -92,8 +93,8 @@ def test_plan_covers_the_frames(frames, monkeypatch):
     lattice, emissions = emissions_of("plain")
     emissions = emissions.with_scores(jnp.zeros((4, frames, 6)))
     for budget in (0, 2**40):
-        monkeypatch.setattr(blocked, "_KEEP_BYTES", budget)
-        plan = blocked.make_plan(lattice, emissions)
+        monkeypatch.setattr(chunks, "_KEEP_BYTES", budget)
+        plan = chunks.make_plan(lattice, emissions)
         assert plan.renorm <= 24
         assert plan.chunk % plan.renorm == 0
         assert 0 <= plan.num_chunks * plan.chunk - frames < plan.chunk
@@ -128,9 +129,9 @@ def test_every_raggedness(frames, monkeypatch):
         jnp.asarray(logits), ids, jnp.asarray(logit_lengths, jnp.int32), True
     )
     whole = blocked.forward_backward(lattice, emissions)
-    monkeypatch.setattr(blocked, "_KEEP_BYTES", 0)
-    monkeypatch.setattr(blocked, "_RENORM_FRAMES", 2)
-    assert frames <= 2 or blocked.make_plan(lattice, emissions).num_chunks > 1
+    monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
+    monkeypatch.setattr(chunks, "_RENORM_FRAMES", 2)
+    assert frames <= 2 or chunks.make_plan(lattice, emissions).num_chunks > 1
     pieces = blocked.forward_backward(lattice, emissions)
     np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)
     np.testing.assert_allclose(pieces[1], whole[1], atol=1e-6)

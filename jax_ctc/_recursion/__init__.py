@@ -2,7 +2,7 @@
 
 An implementation is a module with `decline`, `forward` and `forward_backward`, as
 `Implementation` says. It knows the lattice and what `Emissions` lets it ask, and
-nothing of labels or vocabulary. To add one: a file here, a line in `TABLE`, and the
+nothing of labels or vocabulary. To add one: a package here, a line in `TABLE`, and the
 contract in `tests/contract.py` passes.
 """
 

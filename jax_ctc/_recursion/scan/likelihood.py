@@ -1,14 +1,4 @@
-"""The specification: the textbook recursion in log space, one `lax.scan` over time.
-
-    alpha'(s) = log_emission(s) + logsumexp(alpha(predecessors of s))
-
-It is written to be read, and to be differentiated by JAX itself, to any order; every
-other implementation is held to it. Each frame is normalised by its maximum, whose sum
-is kept in two floats: without that, log-probabilities near -1e5 lose their fraction.
-
-References:
-    A. Graves et al., "Connectionist temporal classification", ICML 2006, section 4.1.
-"""
+"""The sum over all paths in log space, and its gradient by autodiff."""
 
 from typing import NamedTuple
 
@@ -29,11 +19,6 @@ class State(NamedTuple):
     label: Float[Array, "B U"]
     high: Float[Array, " B"]  # the sum of the maxima taken out so far ...
     low: Float[Array, " B"]  # ... and what rounding lost of it
-
-
-def decline(dtype: jnp.dtype, platform: str) -> str | None:
-    """Say why these scores cannot be handled there: they always can."""
-    del dtype, platform
 
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:

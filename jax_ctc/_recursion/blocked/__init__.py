@@ -1,0 +1,32 @@
+"""The production recursion: extended range, blocked over time, explicit backward.
+
+    alpha: probability of all ways to reach a state, this frame's emission included
+    beta:  probability of all ways to go on from a state, this frame's excluded
+    posterior_t(s) = alpha_t(s) * beta_t(s) / sum_s' alpha_t(s') * beta_t(s')
+
+Memory. Forward keeps the state at each chunk boundary only; whatever needs alpha of
+every frame recomputes it one chunk of K frames at a time, from the right. With K near
+sqrt(T) both grow with sqrt(T). A problem whose alpha is small is one chunk.
+
+Range. Exponents follow an integer max-plus recursion of their own, and significands
+ride on it: the largest term enters whole and emissions have significands in [1, 2), so
+a significand only grows, at most 6-fold a frame (three terms, times two). Renormalising
+every R <= 24 frames, alpha and beta at the same frames, bounds a product of the two by
+4 * 6**24 < 2**65, far inside float32.
+
+References:
+    A. Graves et al., "Connectionist temporal classification", ICML 2006, section 4.1.
+"""
+
+import jax.numpy as jnp
+
+from jax_ctc._recursion.blocked.likelihood import forward, forward_backward
+
+__all__ = ["decline", "forward", "forward_backward"]
+
+
+def decline(dtype: jnp.dtype, platform: str) -> str | None:
+    """Say why these scores cannot be handled there, or None."""
+    if dtype == jnp.float64 and platform == "tpu":
+        return "float64 needs 64-bit bitcasts, which TPUs lack; 'scan' does without"
+    return None

@@ -1,0 +1,53 @@
+"""The sum over all paths, and its gradient."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jax_ctc._recursion.blocked.chunks import forward_chunks, log_z, make_plan
+from jax_ctc._recursion.blocked.product import keep_alpha, normaliser, products_of
+from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
+from jax_ctc._types import Emissions, Lattice
+
+
+def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+    """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
+    plan, zero = make_plan(lattice, emissions), zeros(emissions)
+    end, total, _ = forward_chunks(
+        emissions, plan, keep_alpha(lattice), initial(lattice, zero), zero
+    )
+    return log_z(lattice, end, total)[0]
+
+
+def forward_backward(
+    lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels) and the gradient of -log p with respect to the scores."""
+    plan, zero = make_plan(lattice, emissions), zeros(emissions)
+    end, total, replay = forward_chunks(
+        emissions, plan, keep_alpha(lattice), initial(lattice, zero), zero
+    )
+    log_value, scale = log_z(lattice, end, total)
+    is_alive = jnp.isfinite(log_value)
+
+    # From the right: a ragged last chunk reaches back over its left neighbour's
+    # frames, and the neighbour then overwrites them.
+    def write(
+        carry: tuple, start: Any, emission: Emission, alphas: State
+    ) -> tuple[tuple, None]:
+        beta, gradient = carry
+        beta, product = products_of(lattice, beta, emission, alphas, scale, plan)
+        of_blank, total = normaliser(product)
+        gradient = emissions.write_gradient(
+            gradient,
+            start,
+            of_blank / total,
+            product.label / total[..., None],
+            is_alive,
+        )
+        return (beta, gradient), None
+
+    carry = final(lattice, zero), emissions.empty_gradient()
+    (_, gradient), _ = replay(write, carry)
+    return log_value, emissions.finish_gradient(gradient)
