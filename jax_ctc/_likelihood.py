@@ -57,13 +57,14 @@ class Problem(NamedTuple):
 
 def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
     """Turn a batch with any leading axes into one flat batch of lattice problems."""
-    *leading, num_frames, own_classes = batch.scores.shape
+    *leading, own_frames, own_classes = batch.scores.shape
+    num_frames = own_frames * axis_size(spec.time_axes)
     num_classes = own_classes * axis_size(spec.vocab_axes)
     num_utterances = math.prod(leading)
     scores, labels, logit_lengths, label_lengths = vary_alike(
         *(jnp.asarray(array) for array in batch), sharded=spec.shard_axes
     )
-    scores = scores.reshape(num_utterances, num_frames, own_classes)
+    scores = scores.reshape(num_utterances, own_frames, own_classes)
     if not is_tracked(spec.shard_axes):
         scores = value_only("the loss with vocab_axis or time_axis", scores)
     labels = narrow(labels).reshape(num_utterances, labels.shape[-1])
@@ -93,13 +94,14 @@ def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
 
 def emissions_of(spec: Spec, scores: jax.Array, problem: Problem) -> ClassEmissions:
     """Return what the recursion reads."""
-    if spec.vocab_axes:
+    if spec.shard_axes:
         return shard(
             scores,
             problem.ids,
             problem.logit_lengths,
-            spec.normalise,
-            spec.vocab_axes,
+            normalise=spec.normalise,
+            vocab_axes=spec.vocab_axes,
+            time_axes=spec.time_axes,
         )
     return ClassEmissions(scores, problem.ids, problem.logit_lengths, spec.normalise)
 

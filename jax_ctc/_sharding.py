@@ -89,12 +89,12 @@ def enter(
         )
         batch = Batch(*arrays)
     return jax.shard_map(
-        functools.partial(function, spec),
+        lambda *arrays: function(spec, Batch(*arrays)),
         mesh=mesh,
-        in_specs=(Batch(*places),),
+        in_specs=places,
         out_specs=leading,
         axis_names=set(placement.axis_names),
-    )(batch)
+    )(*batch)
 
 
 def _from_type(batch: Batch, asked: Placement, name: str) -> Placement | None:

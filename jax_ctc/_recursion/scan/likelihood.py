@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jax_ctc._extended import LOG_CUTOFF
 from jax_ctc._mask import is_at
+from jax_ctc._recursion.relay import Leg, relay
 from jax_ctc._types import Emissions, Lattice, LogEmissions
 
 
@@ -24,13 +25,20 @@ class State(NamedTuple):
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     log = emissions.read_all()
-    state = lax.scan(
-        lambda state, frame: (_advance(lattice, state, frame), None),
-        _initial(lattice, log),
-        (log.blank, log.label, log.log_shift),
-    )[0]
-    log_z = _log_z(lattice, state)
-    return jnp.where(log.is_bad, jnp.nan, log_z)
+
+    def run(state: State) -> State:
+        frames = log.blank, log.label, log.log_shift
+        return lax.scan(
+            lambda state, frame: (_advance(lattice, state, frame), None), state, frames
+        )[0]
+
+    start = _initial(lattice, log)
+    if emissions.time_axes:  # differentiated, only the turns' states are kept
+        leg = Leg(jax.checkpoint(run), start)
+        [(_, end)] = relay(leg, axes=emissions.time_axes)
+    else:
+        end = run(start)
+    return jnp.where(log.is_bad, jnp.nan, _log_z(lattice, end))
 
 
 def forward_backward(
