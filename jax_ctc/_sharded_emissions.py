@@ -70,9 +70,9 @@ class ShardedEmissions(ClassEmissions):
             return x.at[frames].get(mode="fill", fill_value=padding)
 
         return LogEmissions(
-            blank=rows(self.log.blank, 0),
+            blank=rows(self.log.blank, 0.0),
             label=rows(self.log.label, -jnp.inf),
-            log_shift=rows(self.log.log_shift, 0),
+            log_shift=rows(self.log.log_shift, 0.0),
             is_bad=self.log.is_bad,
         )
 

@@ -154,4 +154,6 @@ def _indicator(
 ) -> Extended:
     """Return 1 in the state at the place given, 0 in the others."""
     one = jnp.ones((1, num_states), zero.dtype) + zero[:, None]  # [B, n]
-    return Extended(one, jnp.where(is_at(place, num_states), 0, ZERO))
+    return Extended(
+        one, jnp.where(is_at(place, num_states), jnp.int32(0), jnp.int32(ZERO))
+    )
