@@ -64,8 +64,8 @@ class ClassEmissions:
 
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
         """Read frames start .. start + size - 1; those at or past T are padding."""
-        window = _Window.of(start, size, self.num_frames)
-        scores, is_live = self._dense(window)
+        window = Window.of(start, size, self.num_frames)
+        scores, is_live = self.dense(window)
         return self._emissions(scores, is_live, window)
 
     def read_all(self) -> LogEmissions:
@@ -74,8 +74,8 @@ class ClassEmissions:
         A `where` on a result still sends 0 * NaN through the side not taken, so
         padding and bad utterances are replaced before any arithmetic.
         """
-        window = _Window.of(0, self.num_frames, self.num_frames)
-        scores, is_live = self._dense(window)
+        window = Window.of(0, self.num_frames, self.num_frames)
+        scores, is_live = self.dense(window)
         is_bad = _is_bad(*_log_normaliser(lax.stop_gradient(scores)), is_live)
         is_read = is_live & ~is_bad[:, None]
         clean = jnp.where(is_read[:, :, None], scores, 0)
@@ -102,8 +102,8 @@ class ClassEmissions:
         At the ragged end the window reaches back over frames of its left neighbour,
         which is written later and puts them right.
         """
-        window = _Window.of(start, label.shape[0], self.num_frames)
-        scores, is_live = self._dense(window)  # [B, D, V], [B, D]
+        window = Window.of(start, label.shape[0], self.num_frames)
+        scores, is_live = self.dense(window)  # [B, D, V], [B, D]
         occupancy = jnp.concatenate([label, blank[:, :, None]], axis=2)
         occupancy = jnp.take(occupancy, window.frame_of_row, axis=0, mode="clip")
         occupancy = jnp.moveaxis(occupancy, 0, 1)  # [B, D, U+1]
@@ -124,8 +124,8 @@ class ClassEmissions:
         weight = jnp.exp(scores - peak)
         return weight / jnp.sum(weight, axis=2, keepdims=True)
 
-    def _dense(
-        self, window: "_Window"
+    def dense(
+        self, window: "Window"
     ) -> tuple[Float[Array, "B D V"], Bool[Array, "B D"]]:
         """Slice the window's rows, and tell which of them are inside the length."""
         rows = self.scores
@@ -142,7 +142,7 @@ class ClassEmissions:
         self,
         scores: Float[Array, "B D V"],
         is_live: Bool[Array, "B D"],
-        window: "_Window",
+        window: "Window",
     ) -> LogEmissions:
         """Gather, shift and mask the window's rows, and lay them out by frame."""
         gathered = gather(scores, window.row_of_frame, self.ids)  # [B, K, U+1]
@@ -187,7 +187,7 @@ def lay_out(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Window:
+class Window:
     """K frames from `start`, and the D = min(K, T) rows of the scores that hold them.
 
     Past the end of the scores a window of rows is moved back to fit, and frames then
@@ -201,11 +201,11 @@ class _Window:
     frame_of_row: Int[Array, " D"]
 
     @staticmethod
-    def of(start: Int[Array, ""] | int, size: int, num_frames: int) -> "_Window":
+    def of(start: Int[Array, ""] | int, size: int, num_frames: int) -> "Window":
         rows = min(size, num_frames)
         first = jnp.minimum(start, num_frames - rows)
         frames = start + positions(size)
-        return _Window(
+        return Window(
             first=first,
             size=rows,
             frames=frames,

@@ -102,6 +102,7 @@ def emissions_of(spec: Spec, scores: jax.Array, problem: Problem) -> ClassEmissi
             normalise=spec.normalise,
             vocab_axes=spec.vocab_axes,
             time_axes=spec.time_axes,
+            in_one=spec.implementation == "scan",
         )
     return ClassEmissions(scores, problem.ids, problem.logit_lengths, spec.normalise)
 

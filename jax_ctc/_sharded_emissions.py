@@ -16,15 +16,19 @@ of every length; the recursion does the rest.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._emissions import ClassEmissions, gather, lay_out
+from jax_ctc._emissions import ClassEmissions, Window, gather, lay_out
 from jax_ctc._mask import is_inside, positions
-from jax_ctc._types import GradientBuffer, LogEmissions, accumulator
+from jax_ctc._types import GradientBuffer, LogEmissions
+
+_CHUNK_BYTES = 4 * 2**20
+_LEAST_CHUNK = 8
 
 
 @jax.tree_util.register_dataclass
@@ -60,6 +64,7 @@ class ShardedEmissions(ClassEmissions):
             normalise=self.normalise,
             vocab_axes=self.axes[0],
             time_axes=self.axes[1],
+            in_one=True,
         )
 
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
@@ -114,44 +119,47 @@ def shard(
     normalise: bool,
     vocab_axes: tuple[str, ...],
     time_axes: tuple[str, ...],
+    in_one: bool,
 ) -> ShardedEmissions:
     """Return the emissions of one device's scores; ids and lengths are of all devices.
 
-    A `where` on a result still sends 0 * NaN through the side not taken, so padding and
-    bad utterances are replaced before any arithmetic.
+    The scores are read in chunks of frames, or in one, as JAX would differentiate it.
     """
     num_frames, num_classes = scores.shape[1:]
     own_ids = ids - _index(vocab_axes) * num_classes
     is_own = (own_ids >= 0) & (own_ids < num_classes)
-    own_ids = jnp.clip(own_ids, 0, num_classes - 1)
-    own_lengths = jnp.clip(
-        logit_lengths - _index(time_axes) * num_frames, 0, num_frames
+    own = ClassEmissions(
+        scores=scores,
+        ids=jnp.clip(own_ids, 0, num_classes - 1),
+        logit_lengths=jnp.clip(
+            logit_lengths - _index(time_axes) * num_frames, 0, num_frames
+        ),
+        normalise=normalise,
     )
-    is_live = is_inside(own_lengths, num_frames)  # [B, T]
+    found = _survey(own, num_frames if in_one else _chunk_frames(own))
+    is_live = is_inside(own.logit_lengths, num_frames)  # [B, T]
 
-    wide = scores.astype(accumulator(scores.dtype))
-    peak = jnp.max(lax.stop_gradient(wide), axis=2)
     # Not every backend's maximum over devices keeps NaN; all of them keep +inf.
-    peak = jnp.where(jnp.isnan(peak), jnp.inf, peak)
+    peak = jnp.where(jnp.isnan(found.peak), jnp.inf, found.peak)
     peak = lax.pmax(peak, vocab_axes) if vocab_axes else peak
     is_bad = jnp.any(~jnp.isfinite(peak) & is_live, axis=1)
     is_bad = _sum(is_bad.astype(jnp.int32), time_axes) > 0
     is_read = is_live & ~is_bad[:, None]
     peak = jnp.where(is_read, peak, 0)
 
-    needed = gather(wide, positions(num_frames), own_ids)  # [B, T, S]
-    needed = jnp.where(is_read[:, :, None] & is_own[:, None, :], needed, 0)
-    needed = _sum(needed, vocab_axes)
+    is_needed = is_read[:, :, None] & is_own[:, None, :]
+    needed = _sum(jnp.where(is_needed, found.needed, 0), vocab_axes)
     total = jnp.ones_like(peak)
     normaliser = None
     if normalise:
-        above = jnp.where(is_read[:, :, None], wide - peak[:, :, None], 0)
-        total = _sum(jnp.sum(jnp.exp(above), axis=2), vocab_axes)
+        below = jnp.where(is_read & jnp.isfinite(found.peak), found.peak - peak, 0)
+        total = jnp.where(is_read, found.total * jnp.exp(below), 1)
+        total = _sum(total, vocab_axes)
         normaliser = peak, jnp.log(total)
     return ShardedEmissions(
         scores=scores,
-        ids=own_ids,
-        logit_lengths=own_lengths,
+        ids=own.ids,
+        logit_lengths=own.logit_lengths,
         normalise=normalise,
         is_own=is_own,
         global_ids=ids,
@@ -161,6 +169,49 @@ def shard(
         total=total,
         axes=(vocab_axes, time_axes),
     )
+
+
+class _Survey(NamedTuple):
+    """What one device knows of its classes, per frame."""
+
+    needed: Float[Array, "B T S"]  # the score of each of its ids
+    peak: Float[Array, "B T"]  # the maximum, whatever it is
+    total: Float[Array, "B T"]  # the sum of exp(score - maximum), where that is finite
+
+
+def _survey(own: ClassEmissions, chunk: int) -> _Survey:
+    """Look through the scores, `chunk` frames at a time."""
+    num_frames = own.num_frames
+    chunk = min(chunk, num_frames)
+
+    def look(start: Int[Array, ""] | int) -> _Survey:
+        window = Window.of(start, chunk, num_frames)
+        scores, is_live = own.dense(window)
+        needed = gather(scores, window.row_of_frame, own.ids)
+        peak = lax.stop_gradient(jnp.max(scores, axis=2))
+        # A `where` on a result still sends 0 * NaN through the side not taken, so
+        # padding and bad frames are replaced before any arithmetic.
+        is_clean = is_live & (peak < jnp.inf)
+        above = scores - jnp.where(jnp.isfinite(peak), peak, 0)[:, :, None]
+        above = jnp.where(is_clean[:, :, None], above, 0)
+        total = jnp.sum(jnp.exp(above), axis=2)
+        rows = window.row_of_frame
+        return _Survey(needed, peak[:, rows], total[:, rows])
+
+    if chunk == num_frames:
+        return look(0)
+    starts = positions(-(-num_frames // chunk)) * chunk
+
+    def join(x: Float[Array, "C B K ..."]) -> Float[Array, "B T ..."]:
+        x = jnp.moveaxis(x, 0, 1)
+        return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :num_frames]
+
+    return jax.tree.map(join, lax.map(look, starts))
+
+
+def _chunk_frames(own: ClassEmissions) -> int:
+    """Return how many frames to look at together: a few MB, as a copy may be made."""
+    return max(_CHUNK_BYTES // max(own.bytes_per_frame, 1), _LEAST_CHUNK)
 
 
 def _index(axes: tuple[str, ...]) -> jax.Array | int:

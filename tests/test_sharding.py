@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jax_ctc
-from jax_ctc import Status
+from jax_ctc import Status, _sharded_emissions
 from jax_ctc._recursion.blocked import chunks
 from tests import hlo
 
@@ -139,6 +139,8 @@ def test_sharded_is_whole(name, implementation, x64, monkeypatch):
     # Chunks that do not divide a stretch: nothing may happen between two stretches.
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
     monkeypatch.setattr(chunks, "_LEAST_CHUNK", 3)
+    monkeypatch.setattr(_sharded_emissions, "_CHUNK_BYTES", 0)
+    monkeypatch.setattr(_sharded_emissions, "_LEAST_CHUNK", 3)
     logits, *rest = batch(np.float64)
     function = jax.shard_map(
         functools.partial(everything, implementation, **layout.options),

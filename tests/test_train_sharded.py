@@ -1,73 +1,23 @@
 """The sharded example: one training, however many processes and devices share it."""
 
 import dataclasses
-import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 
 from examples.handwriting.lines import Lines, load_split
-from examples.sharded import batches
+from examples.sharded import batches, launch
 from examples.sharded.checkpoints import Log, find_other_run, note_run, read_log
 from examples.sharded.train import Progress, train
 from examples.train_sharded import Options, find_fault
 
-ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = {"steps": 50, "seed": 0, "batch_size": 16, "checkpoint_every": 25}
 
 # Flax, Orbax and TensorStore under strict JAX are their own business.
 pytestmark = [pytest.mark.relaxed, pytest.mark.filterwarnings("default")]
-
-
-def start(out, num_processes, devices_each, **changes):
-    """Start the processes of one run on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices_each}",
-    }
-    options = {
-        **SETTINGS,
-        "out": out,
-        "coordinator": f"127.0.0.1:{port}",
-        "num_processes": num_processes,
-        **changes,
-    }
-    words = [
-        word
-        for name, value in options.items()
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    return [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "examples.train_sharded", *words),
-                *("--process-id", str(number)),
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(num_processes)
-    ]
-
-
-def finish(processes):
-    """Wait for all; return exit codes, and output and errors of the first."""
-    texts = [process.communicate(timeout=300) for process in processes]
-    return [process.returncode for process in processes], *texts[0]
 
 
 def losses(out):
@@ -97,19 +47,15 @@ def test_devices_agree(in_one_process):
 
 def test_two_processes_killed_and_resumed(in_one_process, tmp_path):
     """2 x 2: kill -9 after a checkpoint, start again; the same losses and errors."""
-    first = start(tmp_path, 2, 2)
-    checkpoint = tmp_path / "checkpoints" / "25"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for process in first:
-        process.send_signal(signal.SIGKILL)
-    codes, _, err = finish(first)
+    run = {**SETTINGS, "out": tmp_path}
+    first = launch.start(2, 2, **run)
+    launch.kill_after(first, tmp_path / "checkpoints" / "25")
+    codes, _, err = launch.finish(first)
     assert codes == [-signal.SIGKILL] * 2, err
     before = read_log(tmp_path)
     assert 25 <= before[-1]["step"] < 50, "killed too late to show a resume"
 
-    codes, out, err = finish(start(tmp_path, 2, 2))
+    codes, out, err = launch.finish(launch.start(2, 2, **run))
     assert codes == [0, 0], err
     assert out.startswith("2 processes, 4 devices")
     again = losses(tmp_path)
