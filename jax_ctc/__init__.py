@@ -1,6 +1,9 @@
 """Exact CTC for JAX: the loss, its derivatives, and what is wrong with the input."""
 
+from jax_ctc._align import ctc_align
+from jax_ctc._align_chunks import ctc_align_chunks
 from jax_ctc._decode import greedy_decode
+from jax_ctc._entropy import alignment_entropy
 from jax_ctc._lengths import lengths_from_paddings, minimum_frames
 from jax_ctc._loss import (
     check_batch,
@@ -8,24 +11,41 @@ from jax_ctc._loss import (
     ctc_loss_from_log_probs,
     ctc_loss_with_status,
 )
+from jax_ctc._plot import plot_alignment
+from jax_ctc._posteriors import ctc_posteriors
 from jax_ctc._reduce import reduce_loss, reduce_loss_and_weight
+from jax_ctc._samples import sample_alignments
+from jax_ctc._span_files import write_spans
+from jax_ctc._spans import TokenSpan, token_spans
 from jax_ctc._status import Status, explain, raise_if
-from jax_ctc._types import Hypotheses
+from jax_ctc._types import CTCAlignment, CTCPosteriors, CTCSamples, Hypotheses
 
 __all__ = [
+    "CTCAlignment",
+    "CTCPosteriors",
+    "CTCSamples",
     "Hypotheses",
     "Status",
+    "TokenSpan",
+    "alignment_entropy",
     "check_batch",
+    "ctc_align",
+    "ctc_align_chunks",
     "ctc_loss",
     "ctc_loss_from_log_probs",
     "ctc_loss_with_status",
+    "ctc_posteriors",
     "explain",
     "greedy_decode",
     "lengths_from_paddings",
     "minimum_frames",
+    "plot_alignment",
     "raise_if",
     "reduce_loss",
     "reduce_loss_and_weight",
+    "sample_alignments",
+    "token_spans",
+    "write_spans",
 ]
 
 __version__ = "0.1.0"

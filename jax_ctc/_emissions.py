@@ -76,7 +76,7 @@ class ClassEmissions:
         """
         window = Window.of(0, self.num_frames, self.num_frames)
         scores, is_live = self.dense(window)
-        is_bad = _is_bad(*_log_normaliser(lax.stop_gradient(scores)), is_live)
+        is_bad = _is_bad(*log_normaliser(lax.stop_gradient(scores)), is_live)
         is_read = is_live & ~is_bad[:, None]
         clean = jnp.where(is_read[:, :, None], scores, 0)
         return self._emissions(clean, is_live, window)._replace(is_bad=is_bad)
@@ -148,7 +148,7 @@ class ClassEmissions:
         gathered = gather(scores, window.row_of_frame, self.ids)  # [B, K, U+1]
         normaliser = None
         if self.normalise:
-            peak, log_sum = _log_normaliser(scores)  # [B, D]
+            peak, log_sum = log_normaliser(scores)  # [B, D]
             is_bad = _is_bad(peak, log_sum, is_live)
             normaliser = peak[:, window.row_of_frame], log_sum[:, window.row_of_frame]
         else:
@@ -230,7 +230,7 @@ def _from_bits(x: GradientBuffer, dtype: jnp.dtype) -> Float[Array, "B T V"]:
     return lax.bitcast_convert_type(x, dtype) if dtype.itemsize == 2 else x
 
 
-def _log_normaliser(
+def log_normaliser(
     scores: Float[Array, "B D V"],
 ) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
     """Return the maximum and the log-sum over it, apart: their sum would round."""

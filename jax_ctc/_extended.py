@@ -86,8 +86,10 @@ def times(a: Extended, b: Extended) -> Extended:
     )
 
 
-def plus(*terms: Extended) -> Extended:
-    """Return the sum, aligned to the largest exponent; that term enters whole."""
+def align(
+    *terms: Extended,
+) -> tuple[Int[Array, "..."], tuple[Float[Array, "..."], ...]]:
+    """Return the largest exponent, and each term over 2**exponent."""
     exponent = terms[0].exponent
     for term in terms[1:]:
         exponent = jnp.maximum(exponent, term.exponent)
@@ -96,7 +98,31 @@ def plus(*terms: Extended) -> Extended:
         term.significand * power_of_two(term.exponent - exponent, dtype)
         for term in terms
     )
+    return exponent, tuple(aligned)
+
+
+def plus(*terms: Extended) -> Extended:
+    """Return the sum, aligned to the largest exponent; that term enters whole."""
+    exponent, aligned = align(*terms)
     return Extended(functools.reduce(operator.add, aligned), exponent)
+
+
+def best(*terms: Extended) -> tuple[Extended, Int[Array, "..."]]:
+    """Return the largest term and its index, int8; the first of equals.
+
+    Aligned, the largest is at least 1: the one with the largest exponent entered whole.
+    """
+    exponent, aligned = align(*terms)
+    largest, index = aligned[0], jnp.zeros_like(exponent, jnp.int8)
+    for number, term in enumerate(aligned[1:], start=1):
+        index = jnp.where(term > largest, jnp.int8(number), index)
+        largest = jnp.maximum(largest, term)
+    return Extended(largest, exponent), index
+
+
+def maximum(*terms: Extended) -> Extended:
+    """Return the largest term."""
+    return best(*terms)[0]
 
 
 def select(condition: Bool[Array, "..."], value: Extended) -> Extended:

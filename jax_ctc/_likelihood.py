@@ -26,8 +26,14 @@ from jax_ctc import _recursion
 from jax_ctc._emissions import ClassEmissions
 from jax_ctc._lattice import build, class_ids
 from jax_ctc._sharded_emissions import shard
-from jax_ctc._types import Lattice, accumulator
-from jax_ctc._validate import Batch, narrow, status_of_labels
+from jax_ctc._types import ArrayLike, Index, Lattice, accumulator
+from jax_ctc._validate import (
+    Batch,
+    check_blank_id,
+    check_inputs,
+    narrow,
+    status_of_labels,
+)
 from jax_ctc._varying import axis_size, is_tracked, value_only, vary_alike
 
 
@@ -53,6 +59,20 @@ class Problem(NamedTuple):
     lattice: Lattice
     ids: Int[Array, "B U+1"]
     logit_lengths: Int[Array, " B"]
+
+
+def prepare(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    *,
+    blank_id: Index,
+) -> tuple[Spec, Batch]:
+    """Raise on static mistakes; part what is static from what is not."""
+    batch = check_inputs(logits, labels, logit_lengths, label_lengths)
+    blank_id = check_blank_id(blank_id, batch.scores.shape[-1])
+    return Spec(blank_id, "inf", None, normalise=True), batch
 
 
 def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
@@ -168,6 +188,36 @@ def _log_z_and_gradient_jvp(
 
     _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
     return (log_z, gradient), (-_inner(spec, gradient, tangents[0]), d_gradient)
+
+
+# d of what is read = (d of what scan reads / d scores) d scores
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def read_lattice(
+    method: str, spec: Spec, scores: Float[Array, "B T V"], problem: Problem
+) -> tuple[Float[Array, "..."], ...]:
+    """Return log p(labels), and what else a method of the recursion reads.
+
+    Differentiable to any order in any mode: log p by the rule above, the rest by
+    differentiating `scan`. Like it, only methods that return floats alone.
+    """
+    emissions = emissions_of(spec, scores, problem)
+    read = getattr(_recursion, method)
+    return tuple(read(spec.implementation, problem.lattice, emissions))
+
+
+@read_lattice.defjvp
+def _read_lattice_jvp(
+    method: str, spec: Spec, primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
+    scores, problem = primals
+
+    def read_by_scan(scores: jax.Array) -> tuple[jax.Array, ...]:
+        emissions = emissions_of(spec, scores, problem)
+        _, *rest = getattr(_recursion, method)("scan", problem.lattice, emissions)
+        return log_likelihood(spec, scores, problem), *rest
+
+    _, d_read = jax.jvp(read_by_scan, (scores,), (tangents[0],))
+    return read_lattice(method, spec, scores, problem), d_read
 
 
 def _inner(

@@ -161,6 +161,50 @@ def check_blank_id(blank_id: Any, num_classes: int) -> int:
     return index
 
 
+def check_count(count: Any, *, name: str) -> int:
+    """Return a Python int of at least 1, or raise."""
+    if isinstance(count, Tracer):
+        raise TypeError(
+            f"`{name}` must be a Python int, known when the function is traced, for it"
+            " is the size of an array; got a traced array. Mark it static"
+        )
+    try:
+        if isinstance(count, bool | np.bool):
+            raise TypeError
+        number = operator.index(count)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be an int; got {count!r} ({type(count).__name__})"
+        ) from None
+    if number < 1:
+        raise ValueError(f"`{name}` must be at least 1; got {number}")
+    return number
+
+
+def check_key(key: Any) -> jax.Array:
+    """Return one random key, typed or raw, or raise."""
+    fix = "Pass jax.random.key(seed)"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(
+            f"`key` must be a JAX random key; got {key!r} ({type(key).__name__}). {fix}"
+        )
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        axes = key.shape
+    elif key.dtype == jnp.uint32 and key.ndim >= 1:
+        axes = key.shape[:-1]  # an old-style key is a row of numbers
+    else:
+        raise TypeError(
+            f"`key` must be a JAX random key; got {key.dtype} of shape {key.shape}."
+            f" {fix}"
+        )
+    if axes:
+        raise ValueError(
+            f"`key` must be one key; got keys of shape {axes}. One key draws for the"
+            " whole batch; to give each utterance its own, use jax.vmap"
+        )
+    return jnp.asarray(key)
+
+
 def check_option(value: Option, choices: tuple[Any, ...], *, name: str) -> Any:
     """Return the value if it is one of the choices, or raise with all of them."""
     if not any(value is c or (isinstance(value, str) and value == c) for c in choices):

@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_ctc
-from tests.cases import named
-from tests.oracle import batch_loss_and_gradient
+from jax_ctc import _recursion
+from jax_ctc._likelihood import Spec, emissions_of, pose
+from jax_ctc._validate import Batch
+from tests.cases import named, untrained
+from tests.oracle import batch_loss_and_gradient, log_softmax
+from tests.oracle_paths import Trellis
 
 # Largest error of a gradient entry per unit of cotangent. An entry is at most 1.
 # `blocked` holds its promise at any length. `scan` in float32 is log space, normalised
@@ -158,3 +162,115 @@ def check_permutation(implementation, name):
     moved = run(implementation, permuted, cotangent=cotangent[order])
     np.testing.assert_array_equal(moved[0], loss[order])
     np.testing.assert_array_equal(moved[1], gradient[order])
+
+
+# What is read from the lattice besides the loss.
+
+
+@functools.partial(jax.jit, static_argnames=("method", "implementation", "blank_id"))
+def _read(method, implementation, blank_id, arrays, *more):
+    spec = Spec(blank_id, "inf", implementation, normalise=True)
+    scores, problem, _ = pose(spec, arrays)
+    read = getattr(_recursion, method)
+    emissions = emissions_of(spec, scores, problem)
+    return read(implementation, problem.lattice, emissions, *more)
+
+
+def read(method, implementation, batch, dtype="float32", *more):
+    """Return what a method of an implementation reads, in NumPy, batch first."""
+    *arrays, blank_id = batch
+    arrays[0] = arrays[0].astype(dtype)
+    log_z, *rest = _read(method, implementation, blank_id, Batch(*arrays), *more)
+    return np.asarray(log_z), *(
+        np.moveaxis(np.asarray(x), 1, 0) if x.ndim > 1 else np.asarray(x) for x in rest
+    )
+
+
+@functools.cache
+def trellises(name):
+    """Return the oracle's trellis of each utterance of a named case."""
+    batch = named(name).make()
+    return [
+        Trellis(
+            log_softmax(logits[:frames]),
+            [int(x) for x in labels[:count]],
+            batch.blank_id,
+        )
+        for logits, labels, frames, count in zip(*batch[:4], strict=True)
+    ]
+
+
+def check_posteriors(implementation, name, dtype):
+    """Every state's posterior is the oracle's; padded labels have none."""
+    batch = named(name).make()
+    log_z, label, blank = read("posteriors", implementation, batch, dtype)
+    loss = exact(name)[0]
+    assert (np.abs(log_z + loss) <= loss_atol(loss, batch.logits.shape[1], dtype)).all()
+    atol = GRADIENT_ATOL[implementation, dtype]
+    for b, trellis in enumerate(trellises(name)):
+        frames, states = trellis.emissions.shape
+        count = states // 2
+        if frames == 0:
+            continue
+        expected = trellis.posteriors()
+        np.testing.assert_allclose(
+            label[b, :frames, :count], expected[:, 1::2], rtol=0, atol=atol
+        )
+        np.testing.assert_allclose(
+            blank[b, :frames, : count + 1], expected[:, ::2], rtol=0, atol=atol
+        )
+        assert not label[b, :, count:].any()
+        assert not blank[b, :, count + 1 :].any()
+        sums = label[b, :frames].sum(-1) + blank[b, :frames].sum(-1)
+        np.testing.assert_allclose(sums, 1, rtol=0, atol=max(atol, 1e-5))
+
+
+def check_best_path(implementation, name, dtype):
+    """The path is as probable as the oracle's best, and known to be."""
+    batch = named(name).make()
+    log_value, states = read("best_path", implementation, batch, dtype)
+    eps = 1e-12 if dtype == "float64" else 2e-6
+    for b, trellis in enumerate(trellises(name)):
+        frames = len(trellis.emissions)
+        expected, score = trellis.best()
+        path = states[b, :frames]
+        steps = np.diff(path, prepend=0)
+        assert (steps >= 0).all()
+        assert (steps <= 2).all()
+        total = trellis.emissions[np.arange(frames), path].sum()
+        assert abs(total - score) <= eps * max(abs(score), 1)
+        assert abs(log_value[b] - score) <= eps * max(abs(score), 1)
+        if named(name).change is not untrained and dtype == "float64":
+            np.testing.assert_array_equal(path, expected)
+
+
+def check_entropy(implementation, name, dtype):
+    """The entropy is the oracle's to 1e-4 relative (1e-9 in float64)."""
+    batch = named(name).make()
+    _, entropy = read("entropy", implementation, batch, dtype)
+    rtol, atol = (1e-9, 1e-9) if dtype == "float64" else (1e-4, 1e-5)
+    if implementation == "scan" and dtype == "float32":
+        rtol = 1e-3  # log space, as its gradient
+    for value, trellis in zip(entropy, trellises(name), strict=True):
+        expected = trellis.entropy() if len(trellis.emissions) else 0.0
+        np.testing.assert_allclose(value, expected, rtol=rtol, atol=atol)
+
+
+def check_samples(implementation, name):
+    """With the same random numbers every implementation draws the same paths."""
+    batch = named(name).make()
+    frames = max(batch.logits.shape[1], 1)
+    shape = (frames, len(batch.logits), 50)
+    uniforms = np.random.default_rng(8).random(shape, np.float32)
+    _, states = read("sample_paths", implementation, batch, "float32", uniforms)
+    _, expected = read("sample_paths", "scan", batch, "float32", uniforms)
+    same = (states == expected).all(axis=1)
+    assert same.mean() > 0.99  # a number may fall between two roundings of one weight
+    for b, trellis in enumerate(trellises(name)):
+        length = len(trellis.emissions)
+        paths = states[b, :length]  # [T, N]
+        steps = np.diff(paths, axis=0, prepend=0)
+        assert (steps >= 0).all()
+        assert (steps <= np.where(trellis.can_skip[paths], 2, 1)).all()
+        last = len(trellis.states) - 1
+        assert length == 0 or (last - paths[-1] <= 1).all()

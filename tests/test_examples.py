@@ -54,7 +54,7 @@ def test_demo_learns_and_says_so(two_runs):
     assert float(rate[1]) < 60
     assert re.fullmatch(r"exact lines \d+\.\d %", exact), exact
     pictures = sorted(path.name for path in folder.glob("*.png"))
-    assert pictures == ["handwriting_posterior.png", "handwriting_training.png"]
+    assert pictures == ["handwriting_alignment.png", "handwriting_training.png"]
 
 
 def test_demo_repeats_itself(two_runs):
@@ -66,7 +66,7 @@ def test_demo_repeats_itself(two_runs):
         numbers.append(lines[start:])
     assert numbers[0] == numbers[1]
     assert len(numbers[0]) > 10
-    for name in ("handwriting_posterior.png", "handwriting_training.png"):
+    for name in ("handwriting_alignment.png", "handwriting_training.png"):
         first, second = ((run[3] / name).read_bytes() for run in two_runs)
         assert first == second
 

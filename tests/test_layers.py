@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -13,25 +15,38 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 LAYERS = [
     {"_extended", "_mask", "_status", "_two_floats", "_types", "_varying"},
     {"_validate"},
-    {"_lattice", "_lengths", "_emissions", "_sharding"},
+    {"_blocks", "_lattice", "_lengths", "_emissions", "_sharding"},
     {"_sharded_emissions"},
     {"_recursion/relay"},
-    {"_recursion/blocked/step", "_recursion/scan/likelihood"},
+    {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
     {"_recursion/blocked/product"},
-    {"_recursion/blocked/likelihood"},
+    *(
+        {
+            f"_recursion/{name}/{module}"
+            for name in ("blocked", "scan")
+            for module in ("entropy", "likelihood", "paths", "posteriors")
+        }
+        - {"_recursion/scan/posteriors"},
+    ),
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion"},
     {"_decode", "_likelihood", "_reduce"},
-    {"_loss"},
+    {"_loss", "_paths", "_posteriors", "_entropy"},
+    {"_align", "_samples"},
+    {"_align_chunks"},
+    {"_spans"},
+    {"_plot", "_span_files"},
     {""},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "chex", "jaxtyping"}
 STANDARD = {
-    *("collections", "dataclasses", "enum", "functools", "math", "operator"),
-    *("typing",),
+    *("collections", "dataclasses", "enum", "functools", "html", "json", "math"),
+    *("operator", "pathlib", "typing"),
 }
+# Extras, imported only inside the function that needs them.
+EXTRAS = {"_plot": {"matplotlib"}}
 
 MODULES = {
     path.relative_to(PACKAGE)
@@ -71,7 +86,16 @@ def test_imports_look_down_only(module):
             imported = name.removeprefix("jax_ctc").strip(".").replace(".", "/")
             assert layer_of(imported) < layer_of(module), f"{module} imports {name}"
         else:
-            assert root in ALLOWED_OUTSIDE | STANDARD, f"{module} imports {name}"
+            allowed = ALLOWED_OUTSIDE | STANDARD | EXTRAS.get(module, set())
+            assert root in allowed, f"{module} imports {name}"
+
+
+def test_extras_are_imported_lazily():
+    """Importing the library imports none of them."""
+    extras = sorted(set().union(*EXTRAS.values()))
+    program = f"import jax_ctc, sys; print([x for x in {extras} if x in sys.modules])"
+    run = [sys.executable, "-c", program]
+    assert subprocess.run(run, capture_output=True, check=True).stdout == b"[]\n"
 
 
 def test_every_layer_has_its_files():

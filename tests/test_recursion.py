@@ -18,6 +18,10 @@ VARIED = ["ragged", "some_empty", "many_chunks"]
 # One compilation each of float64: all of the small shape, and the chunked one.
 DOUBLE = [case.name for case in tagged("ci") if case.batch == 4] + ["many_chunks"]
 
+# Three shapes: the small one in all its variety, an empty one, and one of many chunks.
+READ = [case.name for case in tagged("ci") if case.batch == 4]
+READ += ["no_labels", "many_chunks", "untrained"]
+
 
 @pytest.fixture(scope="module", params=_recursion.NAMES)
 def implementation(request):
@@ -37,6 +41,26 @@ def test_value_and_gradient_in_double(implementation, name, x64):
     """Against the oracle, in float64, to 1e-9."""
     contract.check_value(implementation, name, "float64")
     contract.check_gradient(implementation, name, "float64")
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "check",
+    [contract.check_posteriors, contract.check_best_path, contract.check_entropy],
+    ids=lambda check: check.__name__,
+)
+def test_readings(implementation, check, dtype, name, request):
+    """Posteriors, best path and entropy, against the oracle's."""
+    if dtype == "float64":
+        request.getfixturevalue("x64")
+    check(implementation, name, dtype)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_samples(implementation, name):
+    """Every path drawn says the labels, and implementations draw alike."""
+    contract.check_samples(implementation, name)
 
 
 @pytest.mark.parametrize("name", VARIED)
@@ -130,7 +154,7 @@ def test_every_raggedness(frames, monkeypatch):
     )
     whole = blocked.forward_backward(lattice, emissions)
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
-    monkeypatch.setattr(chunks, "_RENORM_FRAMES", 2)
+    monkeypatch.setattr(chunks, "RENORM_FRAMES", 2)
     assert frames <= 2 or chunks.make_plan(lattice, emissions).num_chunks > 1
     pieces = blocked.forward_backward(lattice, emissions)
     np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)

@@ -25,7 +25,7 @@ def main() -> int:
         print(f"this example needs {error.name}: {fix}", file=sys.stderr)
         return 1
     options = tyro.cli(demo.Options, prog="python -m examples.handwriting")
-    fault = demo.find_fault(options)
+    fault = demo.find_fault(options.steps, options.seed, options.out, demo.PICTURES)
     if fault:
         print(fault, file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The demo from option to picture: train, save two pictures, print ten lines."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,14 +11,15 @@ from flax import nnx
 from rich.console import Console
 
 from examples.handwriting import lines as line_data
-from examples.handwriting import pictures, posterior, report
+from examples.handwriting import pictures, report
 from examples.handwriting.model import LineReader, num_parameters
 from examples.handwriting.score import Score, score_lines
 from examples.handwriting.train import History, read_lines, train
 from jax_ctc import ctc_loss
 
 TRAINING_PICTURE = "handwriting_training.png"
-POSTERIOR_PICTURE = "handwriting_posterior.png"
+ALIGNMENT_PICTURE = "handwriting_alignment.png"
+PICTURES = (TRAINING_PICTURE, ALIGNMENT_PICTURE)
 NUM_SHOWN = 10
 MIN_DIGITS_PICTURED = 6
 
@@ -42,25 +44,25 @@ class Progress:
     saved: list[Path] = field(default_factory=list)
 
 
-def find_fault(options: Options) -> str | None:
+def find_fault(steps: int, seed: int, out: Path, files: Sequence[str]) -> str | None:
     """Returns one line saying what is wrong with the options, or None.
 
-    Runs before training, so that a long run never ends with nowhere to save.
+    Runs before training, so that a long run never ends with nowhere to save `files`.
     """
-    if options.steps < 1:
-        return f"--steps must be at least 1; got {options.steps}"
-    if not 0 <= options.seed < 2**32:
-        return f"--seed must be from 0 to 2**32 − 1; got {options.seed}"
+    if steps < 1:
+        return f"--steps must be at least 1; got {steps}"
+    if not 0 <= seed < 2**32:
+        return f"--seed must be from 0 to 2**32 − 1; got {seed}"
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
             pass
-        for name in (TRAINING_PICTURE, POSTERIOR_PICTURE):
-            path = options.out / name
+        for name in files:
+            path = out / name
             if path.exists():
                 path.open("ab").close()  # an old picture must be replaceable
     except OSError as error:
-        return f"--out {options.out}: cannot write there ({error.strerror})"
+        return f"--out {out}: cannot write there ({error.strerror})"
     return None
 
 
@@ -77,20 +79,9 @@ def describe_interruption(options: Options, progress: Progress) -> str:
 def run(options: Options, progress: Progress) -> None:
     """Trains a reader, saves the pictures, prints the lines and the two rates."""
     console = Console()
-    training_digits, held_out_digits = line_data.load_split()
-    held_out = line_data.held_out_lines(held_out_digits)
-    model = LineReader(rngs=nnx.Rngs(options.seed))
-    print(f"{num_parameters(model):,} parameters", flush=True)
-    with report.progress_bar(console) as bar:
-        train(
-            model,
-            training_digits,
-            held_out,
-            steps=options.steps,
-            seed=options.seed,
-            history=progress.history,
-            on_step=report.progress_watcher(bar, options.steps),
-        )
+    model, held_out = trained_reader(
+        console, options.steps, options.seed, progress.history
+    )
     logits = read_lines(model, held_out)  # [N, T, NUM_CLASSES]
     score = score_lines(logits, held_out)
     # `ctc_loss` takes one utterance as well as a batch, so `vmap` fits over it.
@@ -107,6 +98,27 @@ def run(options: Options, progress: Progress) -> None:
     print(f"exact lines {score.exact_lines:.1f} %")
 
 
+def trained_reader(
+    console: Console, steps: int, seed: int, history: History | None = None
+) -> tuple[LineReader, line_data.Lines]:
+    """Trains a reader, showing its progress; returns it and the held-out lines."""
+    training_digits, held_out_digits = line_data.load_split()
+    held_out = line_data.held_out_lines(held_out_digits)
+    model = LineReader(rngs=nnx.Rngs(seed))
+    print(f"{num_parameters(model):,} parameters", flush=True)
+    with report.progress_bar(console) as bar:
+        train(
+            model,
+            training_digits,
+            held_out,
+            steps=steps,
+            seed=seed,
+            history=History() if history is None else history,
+            on_step=report.progress_watcher(bar, steps),
+        )
+    return model, held_out
+
+
 def save_pictures(
     out: Path,
     progress: Progress,
@@ -115,40 +127,31 @@ def save_pictures(
     score: Score,
     index: int,
 ) -> None:
-    """Saves the training curve and the posterior of held-out line `index`."""
+    """Saves the training curve and the alignment of held-out line `index`."""
     path = out / TRAINING_PICTURE
     pictures.save_training_curve(path, progress.history)
     progress.saved.append(path)
     print(f"saved {path}")
 
-    width, length = held_out.widths[index], held_out.lengths[index]
-    log_probs = jax.nn.log_softmax(logits[index, :width])  # [T, NUM_CLASSES]
-    labels = held_out.labels[index, :length]
-    path = out / POSTERIOR_PICTURE
-    pictures.save_posterior(
+    path = out / ALIGNMENT_PICTURE
+    pictures.save_alignment(
         path,
-        held_out.images[index, :, :width],
-        posterior.label_posteriors(log_probs, labels),
-        truth=score.truths[index],
-        read=score.texts[index],
+        logits,
+        held_out,
+        index,
+        f"A held-out line: written {score.truths[index]},"
+        f" read {score.texts[index] or 'nothing'}",
     )
     progress.saved.append(path)
     print(f"saved {path}")
 
 
 def line_to_picture(held_out: line_data.Lines, score: Score, losses: np.ndarray) -> int:
-    """Returns the index of a long held-out line without equal neighbours.
+    """Returns the index of a long held-out line.
 
-    Equal neighbours would need a blank between them, which separate curves for
-    separate labels do not enforce (see `posterior.label_posteriors`). Of the lines
-    read as written, takes the one with the highest of losses [N]: where the model is
-    sure of everything, every posterior is a lone spike.
+    Of the lines read as written, takes the one with the highest of losses [N]: where
+    the model is sure of everything, every posterior is a lone spike.
     """
-    candidates = [
-        index
-        for index, length in enumerate(held_out.lengths)
-        if length >= MIN_DIGITS_PICTURED
-        and not posterior.has_equal_neighbours(held_out.labels[index, :length])
-    ]
+    candidates = np.flatnonzero(held_out.lengths >= MIN_DIGITS_PICTURED).tolist()
     exact = [i for i in candidates if score.texts[i] == score.truths[i]]
     return max(exact or candidates, key=lambda index: losses[index])

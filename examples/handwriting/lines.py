@@ -21,6 +21,7 @@ MAX_WIDTH = MAX_DIGITS * DIGIT_SIZE + (MAX_DIGITS + 1) * MAX_GAP
 
 # Class 0 is CTC's blank, so the digit d is class d + 1.
 NUM_CLASSES = 11
+CLASS_TEXTS = "-0123456789"  # the blank is never read aloud
 
 NUM_TRAINING_DIGITS = 1_297  # of 1,797; the last 500 are never trained on
 NUM_HELD_OUT_LINES = 500
@@ -42,12 +43,15 @@ class Lines(NamedTuple):
         widths: [N] int32, true columns of each image.
         labels: [N, MAX_DIGITS] int32, digit + 1, padded with −1.
         lengths: [N] int32, digits in each line.
+        lefts: [N, MAX_DIGITS] int32, first column of each digit, padded with −1. The
+            model never sees it: it is what an alignment should find.
     """
 
     images: np.ndarray
     widths: np.ndarray
     labels: np.ndarray
     lengths: np.ndarray
+    lefts: np.ndarray
 
 
 def load_split() -> tuple[Digits, Digits]:
@@ -66,11 +70,13 @@ def compose_lines(rng: np.random.Generator, digits: Digits, num_lines: int) -> L
         widths=np.zeros(num_lines, np.int32),
         labels=np.full((num_lines, MAX_DIGITS), -1, np.int32),
         lengths=rng.integers(MIN_DIGITS, MAX_DIGITS + 1, num_lines, dtype=np.int32),
+        lefts=np.full((num_lines, MAX_DIGITS), -1, np.int32),
     )
     for row, length in enumerate(lines.lengths):
         chosen = rng.integers(len(digits.values), size=length)
         lines.labels[row, :length] = digits.values[chosen] + 1
-        lines.widths[row] = _draw(rng, lines.images[row], digits.images[chosen])
+        lefts, width = _draw(rng, lines.images[row], digits.images[chosen])
+        lines.lefts[row, :length], lines.widths[row] = lefts, width
     return lines
 
 
@@ -88,13 +94,19 @@ def spell(labels: np.ndarray, lengths: np.ndarray) -> list[str]:
     ]
 
 
-def _draw(rng: np.random.Generator, canvas: np.ndarray, images: np.ndarray) -> int:
-    """Draws images [K, 8, 8] onto canvas [HEIGHT, MAX_WIDTH]; returns the width."""
+def _draw(
+    rng: np.random.Generator, canvas: np.ndarray, images: np.ndarray
+) -> tuple[list[int], int]:
+    """Draws images [K, 8, 8] onto canvas [HEIGHT, MAX_WIDTH].
+
+    Returns the first column of each, and the width of them all.
+    """
     gaps = rng.integers(MAX_GAP + 1, size=len(images) + 1)
     tops = rng.integers(HEIGHT - DIGIT_SIZE + 1, size=len(images))
-    left = 0
+    left, lefts = 0, []
     for image, gap, top in zip(images, gaps[:-1], tops, strict=True):
         left += gap
+        lefts.append(left)
         canvas[top : top + DIGIT_SIZE, left : left + DIGIT_SIZE] = image
         left += DIGIT_SIZE
-    return left + gaps[-1]
+    return lefts, left + gaps[-1]

@@ -1,16 +1,17 @@
-"""The two pictures the demo saves: the training curve and one line's posterior."""
+"""The two pictures the demo saves: the training curve and one line's alignment."""
 
 from pathlib import Path
 
+import jax
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from examples.handwriting.lines import CLASS_TEXTS, Lines
 from examples.handwriting.train import Evaluation, History
+from jax_ctc import ctc_align, ctc_posteriors, plot_alignment
 
-PALETTE = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2")
-VISIBLE = 1e-3  # lower than this, a curve's outline would only smear the axis
 BLUE, RED, GREY, PALE = "#2f6db3", "#c8442f", "#8a8a8a", "#e6e6e6"
 HALF_WINDOW = 7  # steps on either side that the smoothed loss looks at
 SILENT = 5.0  # fewer digits than this (in percent) count as "reads only blanks"
@@ -41,32 +42,34 @@ def save_training_curve(path: Path, history: History) -> None:
         figure.savefig(path)
 
 
-def save_posterior(
-    path: Path, image: np.ndarray, posteriors: np.ndarray, truth: str, read: str
+def save_alignment(
+    path: Path, logits: jax.Array, lines: Lines, index: int, title: str
 ) -> None:
-    """Draws a line's image above the posterior of each of its labels.
+    """Draws where the digits of one line were read, above its image.
 
     The model scores every pixel column, so columns and frames share one axis.
 
     Args:
         path: file to write.
-        image: [HEIGHT, T], ink is 1.
-        posteriors: [T, U + 1], blank first, as from `label_posteriors`.
-        truth: the U digits of the line.
-        read: the digits the model read.
+        logits: [N, T, NUM_CLASSES] of all the lines.
+        lines: what is written in them.
+        index: the line to draw.
+        title: above the picture.
     """
-    with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(8, 4.4), layout="constrained")
-        top, bottom = figure.subplots(2, sharex=True, height_ratios=(1, 1.3))
-        top.imshow(image, cmap="gray_r", aspect="auto", interpolation="nearest")
-        top.set_title(f"A held-out line: written {truth}, read {read or 'nothing'}")
-        top.set_ylim(len(image), -1.5)
-        top.set_yticks([])
-        top.tick_params(bottom=False)
-        top.spines[:].set_visible(False)
-        _tint_columns(top, posteriors, truth)
-        _draw_posteriors(bottom, posteriors, truth)
-        figure.savefig(path)
+    line = (
+        logits[index],
+        lines.labels[index],
+        lines.widths[index],
+        lines.lengths[index],
+    )
+    figure = plot_alignment(
+        ctc_posteriors(*line),
+        ctc_align(*line),
+        lines.images[index, :, : lines.widths[index]],
+        vocabulary=CLASS_TEXTS,
+        title=title,
+    )
+    figure.savefig(path)
 
 
 def all_blank_steps(evaluations: list[Evaluation]) -> tuple[int, int] | None:
@@ -130,53 +133,3 @@ def _shade_plateau(both: tuple[Axes, Axes], start: int, end: int) -> None:
         va="center",
         color=GREY,
     )
-
-
-def _draw_posteriors(axes: Axes, posteriors: np.ndarray, truth: str) -> None:
-    """Draws one curve per label with its digit at the peak; the blank in grey."""
-    edges = np.arange(len(posteriors) + 1) - 0.5  # a frame is as wide as its column
-    # The blank hangs from the top: each column is full, and shared, from 0 to 1.
-    others = 1 - posteriors[:, 0]
-    axes.stairs(np.ones_like(others), edges, baseline=others, fill=True, color=PALE)
-    for digit, curve, colour in zip(
-        truth, posteriors[:, 1:].T, _colours(truth), strict=True
-    ):
-        axes.stairs(curve, edges, fill=True, color=colour, alpha=0.35)
-        visible = np.flatnonzero(curve > VISIBLE)
-        first, last = visible[0], visible[-1] + 1
-        axes.stairs(curve[first:last], edges[first : last + 1], color=colour, lw=1.8)
-        peak = curve.max()
-        # Often two or three columns are equally sure: write above their middle.
-        middle = np.flatnonzero(curve > 0.98 * peak).mean()
-        _write(axes, digit, middle, peak, colour)
-    axes.set_ylim(0, 1.2)
-    axes.set_yticks([0, 0.5, 1])
-    axes.set_title("Posterior of each label, and of the blank (grey)")
-    axes.set_ylabel("probability")
-    axes.set_xlabel("pixel column = frame")
-
-
-def _tint_columns(axes: Axes, posteriors: np.ndarray, truth: str) -> None:
-    """Colours the columns of the image where a label is likelier than not."""
-    colours = _colours(truth)
-    for column, index in zip(*np.nonzero(posteriors[:, 1:] > 0.5), strict=True):
-        axes.axvspan(column - 0.5, column + 0.5, color=colours[index], alpha=0.3, lw=0)
-
-
-def _write(axes: Axes, digit: str, column: float, height: float, colour: str) -> None:
-    """Writes `digit` just above a curve's peak."""
-    axes.annotate(
-        digit,
-        (column, height),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        color=colour,
-        weight="bold",
-        size=13,
-    )
-
-
-def _colours(truth: str) -> list[str]:
-    """Returns one colour per label; neighbours differ, and none is grey."""
-    return [PALETTE[index % len(PALETTE)] for index in range(len(truth))]

@@ -12,14 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from examples.handwriting.lines import (
-    HEIGHT,
-    MAX_DIGITS,
-    MAX_WIDTH,
-    Digits,
-    Lines,
-    compose_lines,
-)
+from examples.handwriting.lines import Digits, Lines, compose_lines
 
 
 def make_mesh(devices: Sequence[Any]) -> Mesh:
@@ -42,16 +35,13 @@ def training_batch(
     digits: Digits, num_lines: int, mesh: Mesh, *, seed: int, step: int
 ) -> Lines:
     """Composes the batch of one step; this process draws the rows of its devices."""
-    pieces: dict[int, Lines] = {}  # each device's rows, drawn once for all four arrays
 
     def rows(start: int, stop: int) -> Lines:
-        if start not in pieces:
-            lines = [
-                compose_lines(np.random.default_rng((seed, step, row)), digits, 1)
-                for row in range(start, stop)
-            ]
-            pieces[start] = Lines(*map(np.concatenate, zip(*lines, strict=True)))
-        return pieces[start]
+        lines = [
+            compose_lines(np.random.default_rng((seed, step, row)), digits, 1)
+            for row in range(start, stop)
+        ]
+        return Lines(*map(np.concatenate, zip(*lines, strict=True)))
 
     return _spread(rows, num_lines, mesh)
 
@@ -72,13 +62,19 @@ def held_out_batch(lines: Lines, mesh: Mesh) -> Lines:
 
 def _spread(rows: Callable[[int, int], Lines], num_lines: int, mesh: Mesh) -> Lines:
     """Builds global arrays out of rows(start, stop), asked for this process's only."""
+    sharding = by_rows(mesh)
+    places = sharding.addressable_devices_indices_map((num_lines,)).values()
+    own = {index[0].indices(num_lines)[:2] for index in places if index}
+    pieces = {start: rows(start, stop) for start, stop in own}
 
-    def field(number: int, *shape: int) -> jax.Array:
+    def field(arrays: tuple[np.ndarray, ...]) -> jax.Array:
+        by_start = dict(zip(pieces, arrays, strict=True))
+
         def piece(index: Any) -> np.ndarray:
-            start, stop, _ = index[0].indices(num_lines)
-            return rows(start, stop)[number]
+            return by_start[index[0].indices(num_lines)[0]]
 
-        return jax.make_array_from_callback((num_lines, *shape), by_rows(mesh), piece)
+        shape = (num_lines, *arrays[0].shape[1:])
+        return jax.make_array_from_callback(shape, sharding, piece)
 
-    arrays = field(0, HEIGHT, MAX_WIDTH), field(1), field(2, MAX_DIGITS), field(3)
-    return Lines(*arrays)  # pyright: ignore[reportArgumentType]  # JAX's, not NumPy's
+    # Arrays of JAX in fields declared for NumPy: whoever reads them takes both.
+    return Lines(*map(field, zip(*pieces.values(), strict=True)))  # pyright: ignore

@@ -1,9 +1,9 @@
 """The recursion over a lattice: a contract, a table that keeps it, and one dispatcher.
 
-An implementation is a module with `decline`, `forward` and `forward_backward`, as
-`Implementation` says. It knows the lattice and what `Emissions` lets it ask, and
-nothing of labels or vocabulary. To add one: a package here, a line in `TABLE`, and the
-contract in `tests/contract.py` passes.
+An implementation is a package with the functions that `Implementation` lists. It knows
+the lattice and what `Emissions` lets it ask, and nothing of labels or vocabulary. To
+add one: a package here, a line in `TABLE`, and the contract in `tests/contract.py`
+passes.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jax_ctc._recursion import blocked, scan
 from jax_ctc._types import Emissions, Lattice
@@ -20,7 +20,10 @@ from jax_ctc._types import Emissions, Lattice
 
 @runtime_checkable
 class Implementation(Protocol):
-    """What every implementation offers; `scan` is the specification of all three."""
+    """What every implementation offers; `scan` is the specification of them all.
+
+    States are numbered along the labels: 2n is blank[n], 2n + 1 is label[n].
+    """
 
     def decline(self, dtype: jnp.dtype, platform: str) -> str | None:
         """Say why these scores cannot be handled there, or None if they can."""
@@ -34,6 +37,30 @@ class Implementation(Protocol):
         self, lattice: Lattice, emissions: Emissions
     ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
         """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
+        ...
+
+    def posteriors(
+        self, lattice: Lattice, emissions: Emissions
+    ) -> tuple[Float[Array, " B"], Float[Array, "T B U"], Float[Array, "T B U+1"]]:
+        """Return log p(labels), and the posteriors of the labels and of the blanks."""
+        ...
+
+    def best_path(
+        self, lattice: Lattice, emissions: Emissions
+    ) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
+        """Return the largest log-probability of a path, and that path's states."""
+        ...
+
+    def sample_paths(
+        self, lattice: Lattice, emissions: Emissions, uniforms: Float[Array, "T B N"]
+    ) -> tuple[Float[Array, " B"], Int[Array, "T B N"]]:
+        """Return log p(labels), and the states of N paths drawn given the labels."""
+        ...
+
+    def entropy(
+        self, lattice: Lattice, emissions: Emissions
+    ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+        """Return log p(labels), and the entropy of the paths that say them, in nats."""
         ...
 
 
@@ -65,8 +92,39 @@ def forward_backward(
     return log_z, gradient
 
 
+def posteriors(
+    name: str | None, lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, "T B U"], Float[Array, "T B U+1"]]:
+    """Return log p(labels), and the posteriors of the labels and of the blanks."""
+    return _dispatch(name, "posteriors", lattice, emissions)
+
+
+def best_path(
+    name: str | None, lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
+    """Return the largest log-probability of a path, and that path's states."""
+    return _dispatch(name, "best_path", lattice, emissions)
+
+
+def sample_paths(
+    name: str | None,
+    lattice: Lattice,
+    emissions: Emissions,
+    uniforms: Float[Array, "T B N"],
+) -> tuple[Float[Array, " B"], Int[Array, "T B N"]]:
+    """Return log p(labels), and the states of N paths drawn given the labels."""
+    return _dispatch(name, "sample_paths", lattice, emissions, uniforms)
+
+
+def entropy(
+    name: str | None, lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Return log p(labels), and the entropy of the paths that say them, in nats."""
+    return _dispatch(name, "entropy", lattice, emissions)
+
+
 def _dispatch(
-    name: str | None, method: str, lattice: Lattice, emissions: Emissions
+    name: str | None, method: str, lattice: Lattice, emissions: Emissions, *more: Any
 ) -> Any:
     """Run the named implementation or its error; for None, the first that accepts.
 
@@ -81,7 +139,7 @@ def _dispatch(
         reason = TABLE[name].decline(dtype, jax.default_backend())
         if reason:
             raise NotImplementedError(f"{name}: {reason}. Or pass implementation=None")
-        return getattr(TABLE[name], method)(lattice, emissions)
+        return getattr(TABLE[name], method)(lattice, emissions, *more)
     best = {platform: _first(dtype, platform) for platform in _PLATFORMS}
     default = getattr(TABLE[best["cpu"]], method)
     others = {
@@ -90,8 +148,8 @@ def _dispatch(
         if choice != best["cpu"]
     }
     if not others:
-        return default(lattice, emissions)
-    return lax.platform_dependent(lattice, emissions, default=default, **others)
+        return default(lattice, emissions, *more)
+    return lax.platform_dependent(lattice, emissions, *more, default=default, **others)
 
 
 def _first(dtype: jnp.dtype, platform: str) -> str:

@@ -16,7 +16,7 @@ from jax_ctc._recursion.blocked.step import Emission, Join, State, final
 from jax_ctc._two_floats import sum_frames, two_sum
 from jax_ctc._types import Emissions, Lattice
 
-_RENORM_FRAMES = 24  # at most
+RENORM_FRAMES = 24  # at most
 _LEAST_CHUNK = 8
 _KEEP_BYTES = 4 * 2**20
 
@@ -62,9 +62,9 @@ def make_plan(lattice: Lattice, emissions: Emissions) -> Plan:
     else:
         least = math.isqrt(num_frames * state // frame) + 1
         chunk = min(max(least, _LEAST_CHUNK), num_frames)
-        if chunk > _RENORM_FRAMES:
-            chunk -= chunk % _RENORM_FRAMES
-    blocks = -(-chunk // _RENORM_FRAMES)
+        if chunk > RENORM_FRAMES:
+            chunk -= chunk % RENORM_FRAMES
+    blocks = -(-chunk // RENORM_FRAMES)
     renorm = -(-chunk // blocks)
     chunk = renorm * blocks
     return Plan(renorm, chunk, -(-num_frames // chunk))

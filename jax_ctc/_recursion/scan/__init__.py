@@ -12,9 +12,19 @@ References:
 
 import jax.numpy as jnp
 
-from jax_ctc._recursion.scan.likelihood import forward, forward_backward
+from jax_ctc._recursion.scan.entropy import entropy
+from jax_ctc._recursion.scan.likelihood import forward, forward_backward, posteriors
+from jax_ctc._recursion.scan.paths import best_path, sample_paths
 
-__all__ = ["decline", "forward", "forward_backward"]
+__all__ = [
+    "best_path",
+    "decline",
+    "entropy",
+    "forward",
+    "forward_backward",
+    "posteriors",
+    "sample_paths",
+]
 
 
 def decline(dtype: jnp.dtype, platform: str) -> str | None:

@@ -1,0 +1,86 @@
+"""How sure the alignment is: the entropy of the path, given the labels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jax_ctc._likelihood import Spec, pose, prepare, read_lattice
+from jax_ctc._types import ArrayLike, Index
+from jax_ctc._validate import Batch
+
+
+def alignment_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None = None,
+    label_lengths: ArrayLike | None = None,
+    *,
+    blank_id: Index = 0,
+) -> jax.Array:
+    r"""Entropy, in nats, of the path given the labels: 0 where only one is possible.
+
+    `...` any leading batch axes, T frames, V classes including blank, U labels.
+
+        entropy = -sum_path P(path | labels) * ln P(path | labels)
+
+    over the paths that collapse to the labels. It does not depend on how probable the
+    labels are, only on how their probability is spread over alignments. Added to a loss
+    with a negative weight it keeps a model from settling on peaky alignments
+    (maximum-entropy CTC).
+
+    Args:
+        logits: [..., T, V] float32, float64, bfloat16 or float16, unnormalised scores.
+        labels: [..., U] integer class ids without blanks, padded on the right.
+        logit_lengths: [...] integer frames, 0..T. Default: all T.
+        label_lengths: [...] integer labels, 0..U. Default: all U.
+        blank_id: the blank class, 0..V-1. Static.
+
+    Returns:
+        [...] float32 (float64 for float64 logits), nats, never negative.
+
+    Raises:
+        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        TypeError: a dtype is wrong, or `blank_id` is traced.
+
+    Status:
+        0 for utterances that `ctc_loss_with_status` flags, NaN for NONFINITE_LOGITS;
+        the derivative of both is exactly 0.
+
+    Numerics:
+        By a recursion over frames whose terms are all positive, so that nothing
+        cancels: relative error below 1e-4 at T = 4000 in float32. Derivatives of every
+        order and mode go through the log-space `scan`.
+
+    Cost:
+        O(T * (U + V)) time and no memory that grows with T; differentiated, memory
+        grows with T, several arrays of [T, U].
+
+    Example:
+        >>> import jax.numpy as jnp, jax_ctc
+        >>> logits = jnp.zeros((3, 2))  # label 1 has 6 paths over 3 frames, all alike
+        >>> entropy = jax_ctc.alignment_entropy(logits, jnp.array([1]))
+        >>> round(float(jnp.exp(entropy)), 4)
+        6.0
+
+    References:
+        D. Hernando, V. Crespi, G. Cybenko, "Efficient computation of the hidden Markov
+        model entropy for a given observation sequence", IEEE Trans. Inf. Theory 51
+        (2005), https://doi.org/10.1109/TIT.2005.850223.
+        H. Liu, S. Jin, C. Zhang, "Connectionist temporal classification with maximum
+        entropy regularization", NeurIPS 2018.
+    """
+    spec, batch = prepare(
+        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+    )
+    return _entropy(spec, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _entropy(spec: Spec, batch: Batch) -> jax.Array:
+    """Read the lattice; 0 where flagged, NaN where bad."""
+    scores, problem, _ = pose(spec, batch)
+    log_likelihood, entropy = read_lattice("entropy", spec, scores, problem)
+    entropy = jnp.where(jnp.isfinite(log_likelihood), entropy, 0)
+    entropy = jnp.where(jnp.isnan(log_likelihood), jnp.nan, entropy)
+    return entropy.reshape(batch.logit_lengths.shape)

@@ -1,0 +1,64 @@
+"""What a path says: the class of each frame, and how probable it is.
+
+Paths come from a recursion as states, s = 2n for blank[n] and s = 2n + 1 for label[n].
+Their probabilities are read again from the scores, so that they have derivatives.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jax_ctc._emissions import log_normaliser
+from jax_ctc._likelihood import Problem
+from jax_ctc._mask import is_inside
+from jax_ctc._two_floats import sum_frames
+from jax_ctc._types import accumulator
+
+PADDING = -1
+
+
+def live_frames(
+    problem: Problem, log_value: Float[Array, " B"], num_frames: int
+) -> Bool[Array, "B T"]:
+    """Mark the frames inside the length of utterances that have a path."""
+    is_alive = jnp.isfinite(log_value)[:, None]
+    return is_inside(problem.logit_lengths, num_frames) & is_alive
+
+
+def tokens_of(
+    states: Int[Array, "B N T"], problem: Problem, is_live: Bool[Array, "B T"]
+) -> Int[Array, "B N T"]:
+    """Return the class that each frame shows, -1 where it shows none."""
+    blank = problem.ids.shape[1] - 1  # the column of the blank in `ids`
+    column = jnp.where(states % 2 == 1, states // 2, blank)
+    tokens = jnp.take_along_axis(problem.ids[:, None, :], column, axis=2, mode="clip")
+    return jnp.where(is_live[:, None, :], tokens, PADDING)
+
+
+def log_probs_along(
+    scores: Float[Array, "B T V"],
+    tokens: Int[Array, "B N T"],
+    is_live: Bool[Array, "B T"],
+) -> Float[Array, "B N T"]:
+    """Return log softmax at the token of each frame; 0 where there is none."""
+    clean = jnp.where(is_live[:, :, None], scores, 0)  # 0 * NaN has a derivative
+    clean = clean.astype(accumulator(scores.dtype))
+    peak, log_sum = log_normaliser(clean)  # [B, T]
+    where = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
+    score = jnp.take_along_axis(clean, where, axis=2, mode="promise_in_bounds")
+    log_prob = (score - peak[:, :, None]) - log_sum[:, :, None]  # [B, T, N]
+    return jnp.where(is_live[:, None, :], jnp.moveaxis(log_prob, 2, 1), 0)
+
+
+def total_of(
+    log_probs: Float[Array, "B N T"], log_value: Float[Array, " B"]
+) -> Float[Array, "B N"]:
+    """Sum over frames in two floats; -inf or NaN where there is no path."""
+    if log_probs.shape[2] == 0:
+        total = jnp.zeros_like(log_probs, shape=log_probs.shape[:2])
+    else:
+        frames = jnp.moveaxis(log_probs, 2, 0)  # [T, B, N]
+        high, low = sum_frames(frames.reshape(frames.shape[0], -1))
+        total = (high + lax.stop_gradient(low)).reshape(frames.shape[1:])
+    log_value = lax.stop_gradient(log_value)[:, None]
+    return jnp.where(jnp.isfinite(log_value), total, log_value)

@@ -1,0 +1,70 @@
+"""The entropy of the alignment in log space, to be differentiated by JAX itself.
+
+The recursion, its names and its source are those of `blocked/entropy.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jax_ctc._recursion.scan.step import (
+    advance,
+    ends,
+    frames_of,
+    initial,
+    log_sum,
+    log_z,
+    read,
+    ways_into,
+)
+from jax_ctc._types import Emissions, Lattice
+
+
+def entropy(
+    lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Return log p(labels), and the entropy in nats of the paths that say them.
+
+    Where log p is not finite, the entropy means nothing.
+    """
+    log = emissions.read_all()
+
+    def step(carry: tuple, frame: tuple) -> tuple[tuple, None]:
+        alpha, of_blank, of_label = carry
+        ways = ways_into(lattice, alpha)
+        previous = jnp.pad(of_label, ((0, 0), (1, 0)))  # [B, U+1]
+        of_label = _mean_surprisal(
+            ways.label, (of_label, of_blank[:, :-1], previous[:, :-1])
+        )
+        of_blank = _mean_surprisal(ways.blank, (of_blank, previous))
+        return (advance(lattice, alpha, frame), of_blank, of_label), None
+
+    alpha = initial(lattice, log)
+    start = alpha, jnp.zeros_like(alpha.blank), jnp.zeros_like(alpha.label)
+    (alpha, of_blank, of_label), _ = lax.scan(step, start, frames_of(log))
+    of_ends = (
+        read(of_blank, lattice.num_labels, 0.0),
+        read(of_label, lattice.num_labels - 1, 0.0),
+    )
+    log_value = jnp.where(log.is_bad, jnp.nan, log_z(lattice, alpha))
+    return log_value, _mean_surprisal(ends(lattice, alpha), of_ends)
+
+
+def _mean_surprisal(
+    ways: tuple[jax.Array, ...], entropies: tuple[jax.Array, ...]
+) -> Float[Array, "..."]:
+    """Return sum_i w_i * (H_i - ln w_i).
+
+    -ln w_i = ln(1 + rest_i / term_i), exact also where w_i rounds to 1. A way of
+    probability 0 adds nothing, neither to the value nor to a derivative.
+    """
+    mean = jnp.zeros_like(ways[0])
+    for i, (way, entropy) in enumerate(zip(ways, entropies, strict=True)):
+        rest = log_sum(*ways[:i], *ways[i + 1 :])
+        is_way = way > -jnp.inf
+        is_alone = rest == -jnp.inf
+        ratio = jnp.where(is_alone, 0, rest) - jnp.where(is_way, way, 0)
+        surprisal = jnp.where(is_alone | ~is_way, 0, jax.nn.softplus(ratio))
+        mean = mean + jnp.where(is_way, jnp.exp(-surprisal) * (entropy + surprisal), 0)
+    return mean
