@@ -41,16 +41,15 @@ class ClassEmissions:
     ids: Int[Array, "B S"]  # S = U + 1: the class of each label, then the blank
     logit_lengths: Int[Array, " B"]  # within 0..T
     normalise: bool = dataclasses.field(metadata={"static": True})
+    # Mesh axes whose devices have a stretch of T frames each, and its part of lengths.
+    time_axes: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"static": True}
+    )
 
     @property
     def num_frames(self) -> int:
         """T."""
         return self.scores.shape[1]
-
-    @property
-    def time_axes(self) -> tuple[str, ...]:
-        """None: one device has all the frames."""
-        return ()
 
     @property
     def bytes_per_frame(self) -> int:
@@ -273,11 +272,22 @@ def _subtract_at(
     """Return rows with each state's occupancy subtracted at the class it emits."""
     num_classes = rows.shape[2]
     if num_classes < _SCATTER_CLASSES:
-        one_hot = is_at(ids, num_classes).astype(rows.dtype)
-        return rows - _product(occupancy, one_hot)
+        return _subtract_product(rows, occupancy, ids)
+    # Merging costs S * S per frame, which for labels beyond V is more than S * V.
+    merge = _scatter_merged if ids.shape[1] < num_classes else _subtract_product
     return lax.platform_dependent(
-        rows, occupancy, ids, cpu=_scatter_each, default=_scatter_merged
+        rows, occupancy, ids, cpu=_scatter_each, default=merge
     )
+
+
+def _subtract_product(
+    rows: Float[Array, "B D V"],
+    occupancy: Float[Array, "B D S"],
+    ids: Int[Array, "B S"],
+) -> Float[Array, "B D V"]:
+    """Subtract by a product with a one-hot."""
+    one_hot = is_at(ids, rows.shape[2]).astype(rows.dtype)
+    return rows - _product(occupancy, one_hot)
 
 
 def _scatter_each(

@@ -114,17 +114,16 @@ def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
 
 def emissions_of(spec: Spec, scores: jax.Array, problem: Problem) -> ClassEmissions:
     """Return what the recursion reads."""
-    if spec.shard_axes:
-        return shard(
-            scores,
-            problem.ids,
-            problem.logit_lengths,
-            normalise=spec.normalise,
-            vocab_axes=spec.vocab_axes,
-            time_axes=spec.time_axes,
-            in_one=spec.implementation == "scan",
-        )
-    return ClassEmissions(scores, problem.ids, problem.logit_lengths, spec.normalise)
+    lengths = problem.logit_lengths
+    if spec.time_axes:
+        before = lax.axis_index(spec.time_axes) * scores.shape[1]
+        lengths = jnp.clip(lengths - before, 0, scores.shape[1])
+    emissions = ClassEmissions(
+        scores, problem.ids, lengths, spec.normalise, spec.time_axes
+    )
+    if not spec.vocab_axes:
+        return emissions
+    return shard(emissions, spec.vocab_axes, in_one=spec.implementation == "scan")
 
 
 def log_likelihood(

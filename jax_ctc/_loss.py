@@ -19,6 +19,7 @@ from jax_ctc._validate import (
     check_inputs,
     check_option,
 )
+from jax_ctc._varying import anywhere
 
 
 def ctc_loss(
@@ -350,5 +351,6 @@ def _check(spec: Spec, batch: Batch) -> jax.Array:
     """Return the status bits that need no recursion, with the leading axes."""
     scores, problem, status = pose(spec, batch)
     log = emissions_of(spec, scores, problem).read(0, scores.shape[1])
-    status = status | bit(Status.NONFINITE_LOGITS, log.is_bad)
+    is_bad = anywhere(log.is_bad, spec.time_axes)
+    status = status | bit(Status.NONFINITE_LOGITS, is_bad)
     return status.reshape(batch.logit_lengths.shape)

@@ -1,4 +1,4 @@
-"""Emissions of utterances whose classes, or frames, lie on several devices.
+"""Emissions of a vocabulary whose classes lie on several devices.
 
 Each device holds V of the V * D classes, and all that the lattice needs to know of the
 others are three small sums over the D devices, taken once per call:
@@ -10,9 +10,6 @@ others are three small sums over the D devices, taken once per call:
 Every device then has the emissions of all frames and runs the same recursion on them.
 The gradient of a class needs max_t, sum_t and the posteriors, which are all at hand: it
 is written where the class lies, and nothing of size V ever leaves a device.
-
-Where frames are sharded, each device reads its own stretch of them, with its own part
-of every length; the recursion does the rest.
 """
 
 import dataclasses
@@ -32,40 +29,26 @@ _LEAST_CHUNK = 8
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardedEmissions(ClassEmissions):
-    """The classes and frames of one device, and what the lattice needs of all classes.
+    """The classes of one device, and what the lattice needs of all classes.
 
     `ids` are of this device's classes; states whose class lies elsewhere have some id
     that is valid, and are not `is_own`. Build it by `shard`.
     """
 
     is_own: Bool[Array, "B S"]
-    global_ids: Int[Array, "B S"]
-    global_lengths: Int[Array, " B"]
-    log: LogEmissions  # of this device's T frames
+    log: LogEmissions  # of all T frames
     peak: Float[Array, "B T"]  # max_t, 0 where a frame is not read
     total: Float[Array, "B T"]  # sum_t
-    axes: tuple[tuple[str, ...], tuple[str, ...]] = dataclasses.field(
-        metadata={"static": True}
-    )  # of classes, of frames
-
-    @property
-    def time_axes(self) -> tuple[str, ...]:
-        """Mesh axes whose devices have a stretch of T frames each."""
-        return self.axes[1]
+    vocab_axes: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
     def with_scores(self, scores: Float[Array, "B T V"]) -> "ShardedEmissions":
         """Return the same emissions, read from other scores."""
-        return shard(
-            scores,
-            self.global_ids,
-            self.global_lengths,
-            normalise=self.normalise,
-            vocab_axes=self.axes[0],
-            time_axes=self.axes[1],
-            in_one=True,
+        own = ClassEmissions(
+            scores, self.ids, self.logit_lengths, self.normalise, self.time_axes
         )
+        return _of_all(own, self.is_own, self.vocab_axes, in_one=True)
 
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
         """Read frames start .. start + size - 1; those at or past T are padding."""
@@ -112,62 +95,58 @@ class ShardedEmissions(ClassEmissions):
 
 
 def shard(
-    scores: Float[Array, "B T V"],
-    ids: Int[Array, "B S"],
-    logit_lengths: Int[Array, " B"],
-    *,
-    normalise: bool,
-    vocab_axes: tuple[str, ...],
-    time_axes: tuple[str, ...],
-    in_one: bool,
+    emissions: ClassEmissions, vocab_axes: tuple[str, ...], *, in_one: bool
 ) -> ShardedEmissions:
-    """Return the emissions of one device's scores; ids and lengths are of all devices.
+    """Return the emissions of one device's scores, given the ids of all devices.
 
     The scores are read in chunks of frames, or in one, as JAX would differentiate it.
     """
-    num_frames, num_classes = scores.shape[1:]
-    own_ids = ids - _index(vocab_axes) * num_classes
+    num_classes = emissions.scores.shape[2]
+    own_ids = emissions.ids - lax.axis_index(vocab_axes) * num_classes
     is_own = (own_ids >= 0) & (own_ids < num_classes)
-    own = ClassEmissions(
-        scores=scores,
-        ids=jnp.clip(own_ids, 0, num_classes - 1),
-        logit_lengths=jnp.clip(
-            logit_lengths - _index(time_axes) * num_frames, 0, num_frames
-        ),
-        normalise=normalise,
-    )
+    own = dataclasses.replace(emissions, ids=jnp.clip(own_ids, 0, num_classes - 1))
+    return _of_all(own, is_own, vocab_axes, in_one=in_one)
+
+
+def _of_all(
+    own: ClassEmissions,
+    is_own: Bool[Array, "B S"],
+    vocab_axes: tuple[str, ...],
+    *,
+    in_one: bool,
+) -> ShardedEmissions:
+    """Add up what the devices know of their own classes."""
+    num_frames = own.num_frames
     found = _survey(own, num_frames if in_one else _chunk_frames(own))
     is_live = is_inside(own.logit_lengths, num_frames)  # [B, T]
 
     # Not every backend's maximum over devices keeps NaN; all of them keep +inf.
     peak = jnp.where(jnp.isnan(found.peak), jnp.inf, found.peak)
-    peak = lax.pmax(peak, vocab_axes) if vocab_axes else peak
+    peak = lax.pmax(peak, vocab_axes)
     is_bad = jnp.any(~jnp.isfinite(peak) & is_live, axis=1)
-    is_bad = _sum(is_bad.astype(jnp.int32), time_axes) > 0
     is_read = is_live & ~is_bad[:, None]
     peak = jnp.where(is_read, peak, 0)
 
     is_needed = is_read[:, :, None] & is_own[:, None, :]
-    needed = _sum(jnp.where(is_needed, found.needed, 0), vocab_axes)
+    needed = lax.psum(jnp.where(is_needed, found.needed, 0), vocab_axes)
     total = jnp.ones_like(peak)
     normaliser = None
-    if normalise:
+    if own.normalise:
         below = jnp.where(is_read & jnp.isfinite(found.peak), found.peak - peak, 0)
         total = jnp.where(is_read, found.total * jnp.exp(below), 1)
-        total = _sum(total, vocab_axes)
+        total = lax.psum(total, vocab_axes)
         normaliser = peak, jnp.log(total)
     return ShardedEmissions(
-        scores=scores,
+        scores=own.scores,
         ids=own.ids,
         logit_lengths=own.logit_lengths,
-        normalise=normalise,
+        normalise=own.normalise,
+        time_axes=own.time_axes,
         is_own=is_own,
-        global_ids=ids,
-        global_lengths=logit_lengths,
         log=lay_out(needed, normaliser, is_live, is_bad),
         peak=peak,
         total=total,
-        axes=(vocab_axes, time_axes),
+        vocab_axes=vocab_axes,
     )
 
 
@@ -212,13 +191,3 @@ def _survey(own: ClassEmissions, chunk: int) -> _Survey:
 def _chunk_frames(own: ClassEmissions) -> int:
     """Return how many frames to look at together: a few MB, as a copy may be made."""
     return max(_CHUNK_BYTES // max(own.bytes_per_frame, 1), _LEAST_CHUNK)
-
-
-def _index(axes: tuple[str, ...]) -> jax.Array | int:
-    """Return this device's place along the axes."""
-    return lax.axis_index(axes) if axes else 0
-
-
-def _sum(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """Add up over devices."""
-    return lax.psum(x, axes) if axes else x

@@ -18,6 +18,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
@@ -45,6 +46,13 @@ def varying(array: jax.Array) -> frozenset[str]:
 def axis_size(axes: tuple[Any, ...]) -> int:
     """Return the number of devices along these axes, which must be bound."""
     return lax.axis_size(axes) if axes else 1
+
+
+def anywhere(flags: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """Tell where a flag is set on any device along the axes."""
+    if not axes:
+        return flags
+    return lax.psum(flags.astype(jnp.int32), axes) > 0
 
 
 def is_tracked(axes: tuple[Any, ...]) -> bool:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 _COLLECTIVE = re.compile(
     r"= (.+?) (all-reduce|all-gather|all-to-all|reduce-scatter|ragged-all-to-all"
-    r"|collective-permute|collective-broadcast)(?:-start)?\("
+    r"|collective-permute|collective-broadcast)(-start)?\("
 )
-_ARRAY = re.compile(r"\b(?:pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
@@ -16,22 +16,22 @@ class Collective(NamedTuple):
 
     name: str
     sizes: tuple[int, ...]
+    num_bytes: int
 
 
-def collectives(text):
+# Where these start, the operands are listed beside the results.
+_DOUBLE = {"all-gather-start", "collective-permute-start"}
+
+
+def collectives(text: str) -> list[Collective]:
     """List every collective of a compiled program's text."""
-    return [
-        Collective(
-            name,
-            tuple(
-                math.prod(int(n) for n in dims.split(",") if n)
-                for dims in _ARRAY.findall(result)
-            ),
-        )
-        for result, name in _COLLECTIVE.findall(text)
-    ]
-
-
-def names(text):
-    """List the collectives' names."""
-    return [collective.name for collective in collectives(text)]
+    found = []
+    for result, name, start in _COLLECTIVE.findall(text):
+        sizes, num_bytes = [], 0
+        for _, bits, dims in _ARRAY.findall(result):
+            sizes.append(math.prod(int(n) for n in dims.split(",") if n))
+            num_bytes += sizes[-1] * int(bits or 8) // 8
+        if name + start in _DOUBLE:
+            num_bytes //= 2
+        found.append(Collective(name, tuple(sizes), num_bytes))
+    return found

@@ -49,11 +49,11 @@ def test_two_processes_killed_and_resumed(in_one_process, tmp_path):
     """2 x 2: kill -9 after a checkpoint, start again; the same losses and errors."""
     run = {**SETTINGS, "out": tmp_path}
     first = launch.start(2, 2, **run)
-    launch.kill_after(first, tmp_path / "checkpoints" / "25")
+    launch.kill_after(first, tmp_path, saved=25, step=28)
     codes, _, err = launch.finish(first)
     assert codes == [-signal.SIGKILL] * 2, err
     before = read_log(tmp_path)
-    assert 25 <= before[-1]["step"] < 50, "killed too late to show a resume"
+    assert 28 <= before[-1]["step"] < 50, "killed too late to show a resume"
 
     codes, out, err = launch.finish(launch.start(2, 2, **run))
     assert codes == [0, 0], err

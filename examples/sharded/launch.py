@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from examples.sharded.checkpoints import read_log
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,10 +49,16 @@ def finish(processes: list[subprocess.Popen]) -> tuple[list[int], str, str]:
     return [process.returncode for process in processes], *texts[0]
 
 
-def kill_after(processes: list[subprocess.Popen], checkpoint: Path) -> None:
-    """Sends SIGKILL to all processes as soon as a checkpoint is there."""
+def kill_after(
+    processes: list[subprocess.Popen], out: Path, saved: int, step: int
+) -> None:
+    """Sends SIGKILL to all once checkpoint `saved` is there and `step` is logged."""
     deadline = time.monotonic() + 300
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    checkpoint = out / "checkpoints" / str(saved)
+    while time.monotonic() < deadline:
+        rows = read_log(out)
+        if checkpoint.exists() and rows and rows[-1]["step"] >= step:
+            break
         if any(process.poll() is not None for process in processes):
             break
         time.sleep(0.05)

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Shaped
 
 from jax_ctc._mask import positions
-from jax_ctc._varying import vary_alike
+from jax_ctc._varying import anywhere, vary_alike
 
 
 class Leg(NamedTuple):
@@ -55,15 +54,6 @@ def relay(*legs: Leg, axes: tuple[str, ...]) -> list[tuple[Any, Any]]:
     ]
 
 
-def from_all(
-    x: Shaped[Array, "..."], axes: tuple[str, ...]
-) -> Shaped[Array, "devices ..."]:
-    """Stack what the devices have, in order, on every one of them."""
-    is_own = positions(lax.axis_size(axes)) == lax.axis_index(axes)
-    is_own = is_own.reshape(is_own.shape + (1,) * x.ndim)
-    return lax.psum(jnp.where(is_own, x[None], 0), axes)
-
-
 def _vary(state: Any, axes: tuple[str, ...]) -> Any:
     """Let a state that is the same on all devices become another on each."""
     leaves, tree = jax.tree.flatten(state)
@@ -85,4 +75,6 @@ def _hand_on(state: Any, axes: tuple[str, ...], reverse: bool) -> Any:
 
 
 def _from_first(x: Any, place: Any, axes: tuple[str, ...]) -> Any:
+    if x.dtype == bool:
+        return anywhere(x & (place == 0), axes)
     return lax.psum(jnp.where(place == 0, x, 0), axes)

@@ -19,15 +19,15 @@ from jax_ctc._recursion.blocked.chunks import (
 from jax_ctc._recursion.blocked.likelihood import write_gradient
 from jax_ctc._recursion.blocked.product import keep_alpha, move_beta
 from jax_ctc._recursion.blocked.step import State, final, initial, zeros
-from jax_ctc._recursion.relay import Leg, from_all, relay
-from jax_ctc._two_floats import sum_frames
+from jax_ctc._recursion.relay import Leg, relay
+from jax_ctc._two_floats import two_sum
 from jax_ctc._types import Emissions, Lattice
 
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    [(_, end)] = relay(_alpha(lattice, emissions), axes=emissions.time_axes)
-    return log_z(lattice, end, _total(emissions))[0]
+    [(_, (end, total))] = relay(_alpha(lattice, emissions), axes=emissions.time_axes)
+    return log_z(lattice, end, total)[0]
 
 
 def forward_backward(
@@ -35,12 +35,12 @@ def forward_backward(
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan, zero = make_plan(lattice, emissions), zeros(emissions)
-    (alpha, end), (beta, _) = relay(
+    ((alpha, _), (end, total)), (beta, _) = relay(
         _alpha(lattice, emissions),
         _beta(lattice, emissions),
         axes=emissions.time_axes,
     )
-    log_value, scale = log_z(lattice, end, _total(emissions))
+    log_value, scale = log_z(lattice, end, total)
     _, _, replay = forward_chunks(emissions, plan, keep_alpha(lattice), alpha, zero)
     gradient = write_gradient(
         lattice, emissions, plan, replay, beta, scale, jnp.isfinite(log_value)
@@ -49,30 +49,26 @@ def forward_backward(
 
 
 def _alpha(lattice: Lattice, emissions: Emissions) -> Leg:
-    """Return the way of alpha: from the left, before the first frame."""
+    """Return the way of alpha and of what it sums up: from before the first frame."""
     plan, zero = make_plan(lattice, emissions), zeros(emissions)
 
-    def run(alpha: State) -> State:
-        return forward_chunks(emissions, plan, keep_alpha(lattice), alpha, zero)[0]
+    def run(state: tuple[State, Total]) -> tuple[State, Total]:
+        alpha, total = state
+        alpha, own, _ = forward_chunks(
+            emissions, plan, keep_alpha(lattice), alpha, zero
+        )
+        high, lost = two_sum(total.high, own.high)
+        low = total.low + (lost + own.low)
+        return alpha, Total(high, low, total.is_bad | own.is_bad)
 
-    return Leg(run, initial(lattice, zero))
+    return Leg(run, (initial(lattice, zero), Total(zero, zero, zero != 0)))
 
 
 def _beta(lattice: Lattice, emissions: Emissions) -> Leg:
-    """Return the way of beta: from the right, after the last frame."""
+    """Return the way of beta: from after the last frame, to the left."""
     plan, zero = make_plan(lattice, emissions), zeros(emissions)
 
     def run(beta: State) -> State:
         return backward_chunks(emissions, plan, move_beta(lattice), beta, zero)
 
     return Leg(run, final(lattice, zero), reverse=True)
-
-
-def _total(emissions: Emissions) -> Total:
-    """Sum the shifts of all frames of all devices."""
-    log = emissions.read_all()
-    high, low = (
-        from_all(part, emissions.time_axes) for part in sum_frames(log.log_shift)
-    )
-    high, lost = sum_frames(high)
-    return Total(high, lost + jnp.sum(low, axis=0), log.is_bad)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from jax_ctc._recursion.relay import Leg, relay
 from jax_ctc._recursion.scan.step import State, advance, frames_of, initial, log_z
 from jax_ctc._types import Emissions, Lattice, LogEmissions
+from jax_ctc._varying import anywhere
 
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
@@ -60,4 +61,5 @@ def _sum_paths(
         [(_, end)] = relay(Leg(jax.checkpoint(run), start), axes=time_axes)
     else:
         end = run(start)
-    return jnp.where(log.is_bad, jnp.nan, log_z(lattice, end))
+    is_bad = anywhere(log.is_bad, time_axes)
+    return jnp.where(is_bad, jnp.nan, log_z(lattice, end))
