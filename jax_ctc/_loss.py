@@ -309,6 +309,9 @@ def _run(
     """Raise on static mistakes; part what is static from what is not, and run."""
     batch = check_inputs(*arrays, name=name)
     placement = place(batch, name, *axes)
+    if arrays[2] is None:  # all frames, those of other devices too
+        num_devices = placement.num_stretches()
+        batch = batch._replace(logit_lengths=batch.logit_lengths * num_devices)
     blank_id, infeasible, implementation = options
     spec = Spec(
         blank_id=check_blank_id(

@@ -37,6 +37,10 @@ class Placement(NamedTuple):
         """All axes that hold parts of one utterance."""
         return self.time_axes + self.vocab_axes
 
+    def num_stretches(self) -> int:
+        """Return how many devices have a stretch of T frames each."""
+        return 1 if self.mesh is not None else axis_size(self.time_axes)
+
     def num_classes(self, own_classes: int) -> int:
         """Return V over all devices."""
         if self.mesh is not None:  # the logits are still whole

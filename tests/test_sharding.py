@@ -15,7 +15,6 @@ from jax_ctc._recursion.blocked import chunks
 from tests import hlo
 
 B, T, V, U = 8, 16, 12, 3
-WEIGHTS = np.linspace(-2, 3, B)
 
 
 class Layout(NamedTuple):
@@ -92,58 +91,60 @@ STATUS = [
 ]
 
 
-def everything(implementation, logits, tangent, *rest, **axes):
-    """Value, status, tangent, gradient and curvature of the loss; both functions."""
-    loss, status = jax_ctc.ctc_loss_with_status(
-        logits, *rest, implementation=implementation, **axes
-    )
+def everything(implementation, is_curved, logits, tangent, *rest, **axes):
+    """Value, status and tangent per utterance; gradients, and curvature if asked for.
+
+    Curvature is left out where it would only be compiled again.
+    """
+    options = {"implementation": implementation, **axes}
+    loss, status = jax_ctc.ctc_loss_with_status(logits, *rest, **options)
     checked = jax_ctc.check_batch(logits, *rest, **axes)
-    plain = functools.partial(
-        jax_ctc.ctc_loss_from_log_probs, implementation=implementation, **axes
-    )
-    value, slope = jax.jvp(lambda x: plain(x, *rest), (logits,), (tangent,))
+
+    def of_log_probs(x):
+        return jax_ctc.ctc_loss_from_log_probs(x, *rest, **options)
 
     def total(x):
-        loss = jax_ctc.ctc_loss(x, *rest, implementation=implementation, **axes)
+        loss = jax_ctc.ctc_loss(x, *rest, **options)
         return jnp.sum(jnp.where(jnp.isfinite(loss), loss, 0))
 
-    gradient, product = jax.jvp(jax.grad(total), (logits,), (tangent,))
-    of_log_probs = jax.grad(lambda x: jnp.nansum(plain(x, *rest)))(logits)
-    per_utterance = (loss, status, checked, value, slope)
-    return per_utterance, (gradient, product, of_log_probs)
+    value, slope = jax.jvp(of_log_probs, (logits,), (tangent,))
+    per_utterance = loss, status, checked, value, slope
+    if is_curved:
+        return per_utterance, jax.jvp(jax.grad(total), (logits,), (tangent,))
+    of_scores = jax.grad(lambda x: jnp.nansum(of_log_probs(x)))(logits)
+    return per_utterance, (jax.grad(total)(logits), of_scores)
 
 
 @functools.cache
-def reference(implementation):
+def reference(implementation, is_curved):
     """The same, on one device."""
     arguments = batch(np.float64)
     tangent = np.random.default_rng(2).normal(size=arguments[0].shape)
-    function = jax.jit(functools.partial(everything, implementation))
+    function = jax.jit(functools.partial(everything, implementation, is_curved))
     return (tangent, *jax.device_get(function(arguments[0], tangent, *arguments[1:])))
 
 
 @pytest.mark.parametrize(
-    ("name", "implementation"),
+    ("name", "implementation", "is_curved"),
     [
-        ("classes", "blocked"),
-        ("classes", "scan"),
-        ("frames", "blocked"),
-        ("frames", "scan"),
-        ("both", "blocked"),
+        ("classes", "blocked", False),
+        ("frames", "blocked", False),
+        ("both", "blocked", True),
+        ("both", "scan", True),
     ],
 )
-def test_sharded_is_whole(name, implementation, x64, monkeypatch):
+def test_sharded_is_whole(name, implementation, is_curved, x64, monkeypatch):
     """Value, status, jvp, gradient and HVP are those of one device, in float64."""
     layout = LAYOUTS[name]
-    tangent, *expected = reference(implementation)
+    tangent, *expected = reference(implementation, is_curved)
     # Chunks that do not divide a stretch: nothing may happen between two stretches.
+    for module in (chunks, _sharded_emissions):
+        monkeypatch.setattr(module, "_LEAST_CHUNK", 3)
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
-    monkeypatch.setattr(chunks, "_LEAST_CHUNK", 3)
     monkeypatch.setattr(_sharded_emissions, "_CHUNK_BYTES", 0)
-    monkeypatch.setattr(_sharded_emissions, "_LEAST_CHUNK", 3)
     logits, *rest = batch(np.float64)
     function = jax.shard_map(
-        functools.partial(everything, implementation, **layout.options),
+        functools.partial(everything, implementation, is_curved, **layout.options),
         mesh=layout.make_mesh(),
         in_specs=(layout.scores, layout.scores, *[layout.batch] * 3),
         out_specs=(layout.batch, layout.scores),
@@ -160,10 +161,9 @@ def test_sharded_is_whole(name, implementation, x64, monkeypatch):
     np.testing.assert_array_equal(np.asarray(gradient)[2:], 0)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_sharded_classes_by_scatter(dtype):
+def test_sharded_classes_by_scatter():
     """Many classes, repeats, and half precision: the gradient stays in its dtype."""
-    rng = np.random.default_rng(3)
+    rng, dtype = np.random.default_rng(3), jnp.bfloat16
     logits = jnp.asarray(rng.normal(size=(2, 9, 1200)), dtype)
     labels = np.array([[5, 700, 5, 1199], [299, 300, 300, 301]], np.int32)
     layout = LAYOUTS["classes over two axes"]
@@ -214,6 +214,23 @@ def test_what_crosses_the_network():
     sizes = sorted(size for collective in found for size in collective.sizes)
     # The two sums and the mean's weight and total may share an all-reduce each.
     assert sizes == [1, 1, frames, frames, frames * (U + 1)]
+
+
+def test_default_lengths_are_of_all_devices():
+    """Where no lengths are given, every frame of every stretch counts."""
+    layout = LAYOUTS["frames"]
+    logits, labels, *_ = batch()
+    labels[:] = [1, 2, 3]
+    logits[1:] = logits[:1]
+    sharded = jax.shard_map(
+        functools.partial(jax_ctc.ctc_loss, **layout.options),
+        mesh=layout.make_mesh(),
+        in_specs=(layout.scores, layout.batch),
+        out_specs=layout.batch,
+    )
+    expected = jax_ctc.ctc_loss(logits, labels)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(sharded(logits, labels), expected, rtol=1e-6)
 
 
 def test_frames_pass_on_two_rows():
@@ -373,3 +390,25 @@ def test_static_mistakes_outside():
     placed = jax.device_put(logits, NamedSharding(mesh, layout.scores))
     with pytest.raises(ValueError, match="`vocab_axis` is 'data', but .* says 'model'"):
         jax_ctc.ctc_loss(placed, *rest, vocab_axis="data")
+
+
+def test_one_utterance_of_a_hundred_thousand_frames():
+    """Over 8 devices, with padding in the last stretch: the same loss and gradient."""
+    rng = np.random.default_rng(5)
+    frames = 100_000
+    logits = rng.normal(size=(1, frames, 8)).astype(np.float32)
+    labels = rng.integers(1, 8, (1, 64)).astype(np.int32)
+    lengths = np.array([frames - 345], np.int32)
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
+    place, nowhere = PartitionSpec(None, "time"), PartitionSpec()
+    sharded = jax.shard_map(
+        functools.partial(mean_and_gradient, time_axis="time"),
+        mesh=mesh,
+        in_specs=(place, nowhere, nowhere),
+        out_specs=(nowhere, place),
+    )
+    loss, gradient = jax.jit(sharded)(logits, labels, lengths)
+    whole, whole_gradient = jax.jit(mean_and_gradient)(logits, labels, lengths)
+    np.testing.assert_allclose(loss, whole, rtol=1e-6)
+    np.testing.assert_allclose(gradient, whole_gradient, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(gradient)[:, frames - 345 :], 0)

@@ -36,13 +36,18 @@ def relay(*legs: Leg, axes: tuple[str, ...]) -> list[tuple[Any, Any]]:
     ]
 
     def turn(carry: list, number: Any) -> tuple[list, None]:
-        out = []
+        states, entries = [], []
         for leg, place, (state, entry) in zip(legs, places, carry, strict=True):
             is_turn = number == place
-            entry = _where(is_turn, state, entry)
-            state = lax.cond(is_turn, leg.run, lambda state: state, state)
-            out.append((_hand_on(state, axes, leg.reverse), entry))
-        return out, None
+            entries.append(_where(is_turn, state, entry))
+            states.append(lax.cond(is_turn, leg.run, lambda state: state, state))
+        # Not before both legs have run: whoever hands on waits for its neighbours.
+        states = lax.optimization_barrier(states)
+        states = [
+            _hand_on(state, axes, leg.reverse)
+            for leg, state in zip(legs, states, strict=True)
+        ]
+        return list(zip(states, entries, strict=True)), None
 
     starts = [_vary(leg.start, axes) for leg in legs]
     carry = [(start, start) for start in starts]
