@@ -29,7 +29,7 @@ class Options:
     steps: int = 300
     """Training steps of 64 lines each, before the alignment."""
     lines: int = 5
-    """Lines to print; the first of them is drawn."""
+    """Lines to print; the longest of them is drawn."""
     seed: int = 0
     """Decides the initial parameters and the training lines."""
     out: Path = Path("out")
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def run(options: Options) -> None:
-    """Trains, aligns all lines at once, prints some, saves the first."""
+    """Trains, aligns all lines at once, prints some, saves the longest of these."""
     import jax
     from rich.console import Console
 
@@ -83,13 +83,16 @@ def run(options: Options) -> None:
     console.print(spans_table(shown, held_out))
     found = found_in_place(alignment, held_out)
     print(f"found in their own columns: {100 * found:.1f} % of all held-out digits")
-    truth = "".join(str(span.label) for span in shown[0])
+    index = max(range(len(shown)), key=lambda line: len(shown[line]))
+    truth = "".join(str(span.label) for span in shown[index])
     path = options.out / PICTURE
     pictures.save_alignment(
-        path, logits, held_out, 0, f"A held-out line, aligned with {truth}"
+        path, logits, held_out, index, f"A held-out line, aligned with {truth}"
     )
     print(f"saved {path}")
-    write_spans(shown[0], options.out / TEXTGRID, duration=float(held_out.widths[0]))
+    write_spans(
+        shown[index], options.out / TEXTGRID, duration=float(held_out.widths[index])
+    )
     print(f"saved {options.out / TEXTGRID}")
 
 

@@ -53,8 +53,8 @@ def ctc_align(
         log_prob [...] nats, of that path; start and end [..., U] int32 frames, end
         exclusive, -1 for padded labels; score [..., U] in 0..1, the mean probability of
         the label over its frames, 0 for padded labels. A probability rather than a
-        posterior: given a wrong transcript every label has a posterior near 1
-        somewhere, and a low probability everywhere. Floats are float32 (float64 for
+        posterior: a posterior is given the labels, and puts each of them somewhere even
+        where the transcript is wrong. Floats are float32 (float64 for
         float64 logits). `log_prob` and `score` are re-read from the logits along the
         path, and so are their derivatives, the path held fixed.
 

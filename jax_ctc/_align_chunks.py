@@ -1,5 +1,6 @@
 """Forced alignment of a recording whose logits come block by block."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -98,16 +99,11 @@ def ctc_align_chunks(
     columns = np.unique(np.asarray(problem.ids[0]))  # the classes that a path can show
     reached = _start(problem, accumulator(first[0].dtype))
     backs, log_probs, num_frames = [], [], 0
-    block, count = first
-    while True:
+    for block, count in itertools.chain([first], blocks):
         reached, packed, log_prob = _extend(problem, columns, reached, block, count)
         backs.append(np.asarray(packed))
         log_probs.append(np.asarray(log_prob)[:count])
         num_frames += count
-        following = next(blocks, None)
-        if following is None:
-            break
-        block, count = following
     is_ok = _is_feasible(ids, num_frames, num_classes, blank)
     log_value, last = _finish(problem, reached, is_ok)
     states = _trace(backs, int(last[0]), 2 * len(ids) + 1)[:num_frames]

@@ -61,6 +61,10 @@ class ClassEmissions:
         """Return the same emissions, read from other scores."""
         return dataclasses.replace(self, scores=scores)
 
+    def unnormalised(self) -> "ClassEmissions":
+        """Return the same emissions, whose gradient has no softmax in it."""
+        return dataclasses.replace(self, normalise=False)
+
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
         """Read frames start .. start + size - 1; those at or past T are padding."""
         window = Window.of(start, size, self.num_frames)

@@ -1,12 +1,15 @@
 """How sure the alignment is: the entropy of the path, given the labels."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from jax_ctc._likelihood import Spec, pose, prepare, read_lattice
-from jax_ctc._types import ArrayLike, Index
+from jax_ctc import _recursion
+from jax_ctc._likelihood import Problem, Spec, emissions_of, pose, prepare
+from jax_ctc._types import ArrayLike, Index, accumulator
 from jax_ctc._validate import Batch
 
 
@@ -49,12 +52,14 @@ def alignment_entropy(
 
     Numerics:
         By a recursion over frames whose terms are all positive, so that nothing
-        cancels: relative error below 1e-4 at T = 4000 in float32. Derivatives of every
-        order and mode go through the log-space `scan`.
+        cancels: relative error below 1e-4 at T = 4000 in float32. The gradient has a
+        backward recursion of its own; derivatives beyond it are those of the log-space
+        `scan`.
 
     Cost:
-        O(T * (U + V)) time and no memory that grows with T; differentiated, memory
-        grows with T, several arrays of [T, U].
+        O(T * (U + V)) time, three to four times that of `ctc_loss` for the value and
+        for the gradient (docs/performance.md). Memory beyond logits and gradient grows
+        with sqrt(T).
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -78,9 +83,66 @@ def alignment_entropy(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _entropy(spec: Spec, batch: Batch) -> jax.Array:
-    """Read the lattice; 0 where flagged, NaN where bad."""
+    """Pose the batch, and restore its leading axes."""
     scores, problem, _ = pose(spec, batch)
-    log_likelihood, entropy = read_lattice("entropy", spec, scores, problem)
-    entropy = jnp.where(jnp.isfinite(log_likelihood), entropy, 0)
-    entropy = jnp.where(jnp.isnan(log_likelihood), jnp.nan, entropy)
-    return entropy.reshape(batch.logit_lengths.shape)
+    return _by_rule(spec, scores, problem).reshape(batch.logit_lengths.shape)
+
+
+# d entropy  = <gradient, d scores>
+# d gradient = (d gradient_scan / d scores) d scores
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _by_rule(
+    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
+) -> Float[Array, " B"]:
+    """Return the entropy: 0 where flagged, NaN where bad."""
+    emissions = emissions_of(spec, scores, problem)
+    log_z, entropy = _recursion.entropy(spec.implementation, problem.lattice, emissions)
+    return _masked(log_z, entropy)
+
+
+@_by_rule.defjvp
+def _by_rule_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    scores, problem = primals
+    entropy, gradient = _value_and_gradient(spec, scores, problem)
+    return entropy, _inner(gradient, tangents[0])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _value_and_gradient(
+    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
+    emissions = emissions_of(spec, scores, problem)
+    log_z, entropy, gradient = _recursion.entropy_backward(
+        spec.implementation, problem.lattice, emissions
+    )
+    return _masked(log_z, entropy), gradient
+
+
+@_value_and_gradient.defjvp
+def _value_and_gradient_jvp(
+    spec: Spec, primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
+    scores, problem = primals
+    entropy, gradient = _value_and_gradient(spec, scores, problem)
+
+    def gradient_of_scan(scores: jax.Array) -> jax.Array:
+        emissions = emissions_of(spec, scores, problem)
+        return _recursion.entropy_backward("scan", problem.lattice, emissions)[2]
+
+    _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
+    return (entropy, gradient), (_inner(gradient, tangents[0]), d_gradient)
+
+
+def _masked(
+    log_z: Float[Array, " B"], entropy: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    entropy = jnp.where(jnp.isfinite(log_z), entropy, 0)
+    return jnp.where(jnp.isnan(log_z), jnp.nan, entropy)
+
+
+def _inner(
+    gradient: Float[Array, "B T V"], tangent: Float[Array, "B T V"]
+) -> Float[Array, " B"]:
+    """Return <gradient, tangent> per utterance, accumulated in float32 at least."""
+    dtype = accumulator(gradient.dtype)
+    return jnp.sum(gradient.astype(dtype) * tangent.astype(dtype), axis=(1, 2))

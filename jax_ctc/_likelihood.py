@@ -189,36 +189,6 @@ def _log_z_and_gradient_jvp(
     return (log_z, gradient), (-_inner(spec, gradient, tangents[0]), d_gradient)
 
 
-# d of what is read = (d of what scan reads / d scores) d scores
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def read_lattice(
-    method: str, spec: Spec, scores: Float[Array, "B T V"], problem: Problem
-) -> tuple[Float[Array, "..."], ...]:
-    """Return log p(labels), and what else a method of the recursion reads.
-
-    Differentiable to any order in any mode: log p by the rule above, the rest by
-    differentiating `scan`. Like it, only methods that return floats alone.
-    """
-    emissions = emissions_of(spec, scores, problem)
-    read = getattr(_recursion, method)
-    return tuple(read(spec.implementation, problem.lattice, emissions))
-
-
-@read_lattice.defjvp
-def _read_lattice_jvp(
-    method: str, spec: Spec, primals: tuple, tangents: tuple
-) -> tuple[Any, Any]:
-    scores, problem = primals
-
-    def read_by_scan(scores: jax.Array) -> tuple[jax.Array, ...]:
-        emissions = emissions_of(spec, scores, problem)
-        _, *rest = getattr(_recursion, method)("scan", problem.lattice, emissions)
-        return log_likelihood(spec, scores, problem), *rest
-
-    _, d_read = jax.jvp(read_by_scan, (scores,), (tangents[0],))
-    return read_lattice(method, spec, scores, problem), d_read
-
-
 def _inner(
     spec: Spec, gradient: Float[Array, "B T V"], tangent: Float[Array, "B T V"]
 ) -> Float[Array, " B"]:

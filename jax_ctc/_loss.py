@@ -69,7 +69,8 @@ def ctc_loss(
     Raises:
         ValueError: ranks or shapes disagree, or an option has an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
-        NotImplementedError: the named implementation cannot run here.
+        NotImplementedError: the named implementation cannot run here; or a derivative
+            is taken with `vocab_axis` or `time_axis` under check_vma=False.
 
     Status:
         Never raised, since lengths, ids and scores are known only on the device;

@@ -41,11 +41,13 @@ def log_probs_along(
     is_live: Bool[Array, "B T"],
 ) -> Float[Array, "B N T"]:
     """Return log softmax at the token of each frame; 0 where there is none."""
-    clean = jnp.where(is_live[:, :, None], scores, 0)  # 0 * NaN has a derivative
-    clean = clean.astype(accumulator(scores.dtype))
+    dtype = accumulator(scores.dtype)
+    # 0 * NaN has a derivative: padding is replaced before any arithmetic.
+    clean = jnp.where(is_live[:, :, None], scores, 0).astype(dtype)
     peak, log_sum = log_normaliser(clean)  # [B, T]
     where = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
-    score = jnp.take_along_axis(clean, where, axis=2, mode="promise_in_bounds")
+    score = jnp.take_along_axis(scores, where, axis=2, mode="promise_in_bounds")
+    score = jnp.where(is_live[:, :, None], score, 0).astype(dtype)
     log_prob = (score - peak[:, :, None]) - log_sum[:, :, None]  # [B, T, N]
     return jnp.where(is_live[:, None, :], jnp.moveaxis(log_prob, 2, 1), 0)
 

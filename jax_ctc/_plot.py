@@ -84,7 +84,7 @@ def plot_alignment(
         import matplotlib.style
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if (error.name or "").split(".")[0] != "matplotlib":
             raise
         raise ModuleNotFoundError(
             "plot_alignment needs matplotlib: pip install 'jax_ctc[plot]'",

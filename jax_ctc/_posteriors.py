@@ -1,12 +1,21 @@
 """Where each label is: the posterior of every lattice state."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._likelihood import Spec, pose, prepare, read_lattice
+from jax_ctc import _recursion
+from jax_ctc._likelihood import (
+    Problem,
+    Spec,
+    emissions_of,
+    log_likelihood,
+    pose,
+    prepare,
+)
 from jax_ctc._mask import is_inside
 from jax_ctc._types import ArrayLike, CTCPosteriors, Index
 from jax_ctc._validate import Batch
@@ -59,8 +68,8 @@ def ctc_posteriors(
         the loss's, those of the posteriors go through the log-space `scan`.
 
     Cost:
-        O(T * (U + V)) time per utterance; beyond inputs and outputs memory grows with
-        sqrt(T), with T where posteriors are differentiated.
+        O(T * (U + V)) time per utterance, and memory for two copies of the result;
+        where posteriors are differentiated, several more.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -85,7 +94,7 @@ def ctc_posteriors(
 def _posteriors(spec: Spec, batch: Batch) -> CTCPosteriors:
     """Read the lattice, mask frames past the length, restore the leading axes."""
     scores, problem, _ = pose(spec, batch)
-    log_likelihood, label, blank = read_lattice("posteriors", spec, scores, problem)
+    log_likelihood, label, blank = _by_rule(spec, scores, problem)
     num_frames = batch.scores.shape[-2]
     leading = batch.logit_lengths.shape
 
@@ -98,6 +107,28 @@ def _posteriors(spec: Spec, batch: Batch) -> CTCPosteriors:
         label=finish(label),
         blank=finish(blank),
     )
+
+
+# d posterior = (d posterior_scan / d scores) d scores, and log p by its own rule.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _by_rule(
+    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    emissions = emissions_of(spec, scores, problem)
+    return _recursion.posteriors(spec.implementation, problem.lattice, emissions)
+
+
+@_by_rule.defjvp
+def _by_rule_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    scores, problem = primals
+
+    def by_scan(scores: jax.Array) -> tuple[jax.Array, ...]:
+        emissions = emissions_of(spec, scores, problem)
+        _, *rows = _recursion.posteriors("scan", problem.lattice, emissions)
+        return log_likelihood(spec, scores, problem), *rows
+
+    _, tangent = jax.jvp(by_scan, (scores,), (tangents[0],))
+    return _by_rule(spec, scores, problem), tangent
 
 
 def _masked(

@@ -46,6 +46,9 @@ def reduce_loss(
     Raises:
         TypeError: a dtype is wrong.
         ValueError: shapes disagree.
+        NotImplementedError: a derivative is taken with `axis_name` where types do not
+            say what varies over it (check_vma=False, `pmap`, `vmap`): JAX would
+            multiply it by the number of devices. docs/pods.md has another way.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -74,7 +77,8 @@ def reduce_loss_and_weight(
         status: [...] integer bits of `Status`.
         weights: [...] number >= 0 per utterance. Default: all 1.
         label_lengths: [...] integer; divides each loss first.
-        axis_name: name(s) of mapped axes to add both over.
+        axis_name: name(s) of mapped axes to add both over; derivatives as in
+            `reduce_loss`.
 
     Returns:
         total: [] float, sum of weights * loss over the utterances that count.

@@ -179,7 +179,7 @@ FORMATS: dict[str, Callable[[Sequence[TokenSpan], str, float], str]] = {
 }
 
 
-def _decimal(seconds: float) -> str:
+def _decimal(seconds: Number) -> str:
     """Write seconds to the microsecond, without trailing zeros."""
     return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
@@ -188,7 +188,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _clock(seconds: float, point: str) -> str:
+def _clock(seconds: Number, point: str) -> str:
     """Write hours, minutes, seconds and milliseconds."""
     thousandths = round(seconds * 1000)
     minutes, thousandths = divmod(thousandths, 60_000)

@@ -105,6 +105,10 @@ class Emissions(Protocol):
         """Return the same emissions, read from other scores."""
         ...
 
+    def unnormalised(self) -> "Emissions":
+        """Return the same emissions, whose gradient has no softmax in it."""
+        ...
+
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
         """Read frames start .. start + size - 1; those at or past T are padding."""
         ...

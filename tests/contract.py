@@ -274,3 +274,18 @@ def check_samples(implementation, name):
         assert (steps <= np.where(trellis.can_skip[paths], 2, 1)).all()
         last = len(trellis.states) - 1
         assert length == 0 or (last - paths[-1] <= 1).all()
+
+
+def check_entropy_gradient(implementation, name, dtype):
+    """The explicit backward pass against autodiff of `scan`, in the same precision."""
+    batch = named(name).make()
+    _, value, gradient = read("entropy_backward", implementation, batch, dtype)
+    _, alone = read("entropy", implementation, batch, dtype)
+    np.testing.assert_allclose(value, alone, rtol=1e-5, atol=1e-6)
+    _, _, expected = read("entropy_backward", "scan", batch, dtype)
+    scale = np.maximum(value, 1).max()
+    atol = 1e-9 if dtype == "float64" else 3e-6 * scale
+    # Batch first: `read` has moved the frames of [B, T, V] to the front.
+    gradient, expected = (np.moveaxis(x, 1, 0) for x in (gradient, expected))
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=atol)
+    np.testing.assert_array_equal(gradient[~is_live(batch)], 0)

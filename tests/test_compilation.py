@@ -52,6 +52,10 @@ def test_second_eager_call_compiles_nothing(compilations):
             jax_ctc.check_batch(*arguments),
             jax_ctc.greedy_decode(logits, logit_lengths),
             jax_ctc.minimum_frames(labels, label_lengths),
+            jax_ctc.ctc_posteriors(*arguments),
+            jax_ctc.ctc_align(*arguments),
+            jax_ctc.alignment_entropy(*arguments),
+            jax_ctc.sample_alignments(jax.random.key(seed), *arguments, num_samples=2),
             jax_ctc.reduce_loss(loss, status=status),
             jax.grad(lambda x: jax_ctc.ctc_loss(x, *arguments[1:]).sum())(logits),
         )
@@ -104,6 +108,58 @@ def test_sharded_batch_is_one_all_reduce(classes):
     np.testing.assert_allclose(value, whole[0], rtol=1e-6)
     np.testing.assert_allclose(gradient, whole[1], atol=1e-6)
     assert gradient.sharding.is_equivalent_to(sharded, 3)
+
+
+def alignments(*arguments):
+    """Everything that is read from the lattice besides the loss."""
+    samples = jax_ctc.sample_alignments(jax.random.key(0), *arguments, num_samples=2)
+    return (
+        jax_ctc.ctc_posteriors(*arguments),
+        jax_ctc.ctc_align(*arguments),
+        jax_ctc.alignment_entropy(*arguments),
+        samples,
+    )
+
+
+def test_alignments_of_a_sharded_batch_communicate_nothing():
+    """8 devices, no collective, the same answers."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    arguments = batch(0, num_utterances=16)
+    placed = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec("data")))
+    compiled = jax.jit(alignments).lower(*placed).compile()
+    assert not re.findall(
+        r"\b(all-\w+|reduce-scatter|collective-\w+)(?:-start)?\(", compiled.as_text()
+    )
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        compiled(*placed),
+        jax.jit(alignments)(*arguments),
+    )
+
+
+def test_alignments_in_shard_map_and_vmap():
+    """With check_vma, and one utterance at a time: what the batch gives."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    arguments = batch(1, num_utterances=8)
+    whole = jax.jit(alignments)(*arguments)
+    data = PartitionSpec("data")
+    mapped = jax.jit(
+        jax.shard_map(
+            alignments, mesh=mesh, in_specs=data, out_specs=data, check_vma=True
+        )
+    )(*arguments)
+    single = jax.jit(jax.vmap(alignments))(*arguments)
+    for other in (mapped, single):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+            other[:3],
+            whole[:3],
+        )
+        # One key draws otherwise for another shape, but always paths of the labels.
+        loss = jax_ctc.ctc_loss(*arguments)
+        assert (
+            np.asarray(other[3].log_prob) <= -np.asarray(loss)[:, None] + 1e-4
+        ).all()
 
 
 @pytest.mark.parametrize("implementation", ["blocked", "scan"])
@@ -247,11 +303,14 @@ def test_products_ask_for_full_precision(classes, implementation):
 def test_export_chooses_by_platform(x64):
     """float64 goes to `scan` on TPU, whose compiler has no 64-bit bitcasts."""
 
-    def text(platform, dtype):
+    def text(platform, dtype, function=jax_ctc.ctc_loss):
         arguments = abstract(2, 9, 5, 3, dtype)
-        exported = jax.export.export(jax.jit(jax_ctc.ctc_loss), platforms=[platform])
+        exported = jax.export.export(jax.jit(function), platforms=[platform])
         return exported(*arguments).mlir_module()
 
+    for function in (jax_ctc.ctc_align, jax_ctc.alignment_entropy):
+        assert "bitcast_convert" not in text("tpu", jnp.float64, function)
+        assert "bitcast_convert" in text("cpu", jnp.float64, function)
     assert "bitcast_convert" not in text("tpu", jnp.float64)
     assert "bitcast_convert" in text("tpu", jnp.float32)
     assert "bitcast_convert" in text("cpu", jnp.float64)

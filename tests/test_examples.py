@@ -130,3 +130,43 @@ def test_three_wrong_losses_prints_its_tables(capsys):
     for number in ("0.042", "3.1701", "3.9120", "5.1160", "2.6560", "403.4288"):
         assert number in printed
         assert number in page
+
+
+def align(*arguments):
+    """Start the alignment example."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "examples.align", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_align_finds_the_digits(tmp_path):
+    """Even a half-trained reader, told what is written, finds where."""
+    code, out, err = finish(align("--steps", 60, "--lines", 2, "--out", tmp_path))
+    assert code == 0, err
+    assert "2 held-out lines, in pixel columns" in out
+    found = re.search(r"^found in their own columns: (\d+\.\d) % ", out, re.M)
+    assert float(found[1]) > 80
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "alignment.TextGrid",
+        "alignment.png",
+    ]
+    assert 'class = "IntervalTier"' in (tmp_path / "alignment.TextGrid").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["--lines", "0"], "--lines must be at least 1; got 0"),
+        (["--out", "/dev/null/x"], "--out /dev/null/x: cannot write"),
+    ],
+)
+def test_align_refuses_bad_options(arguments, needle):
+    """One line, before any training."""
+    code, out, err = finish(align(*arguments))
+    assert code == 2
+    assert needle in err
+    assert "Traceback" not in out + err

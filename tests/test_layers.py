@@ -42,8 +42,8 @@ LAYERS = [
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "chex", "jaxtyping"}
 STANDARD = {
-    *("collections", "dataclasses", "enum", "functools", "html", "json", "math"),
-    *("operator", "pathlib", "typing"),
+    *("collections", "dataclasses", "enum", "functools", "html", "itertools"),
+    *("json", "math", "operator", "pathlib", "typing"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {"_plot": {"matplotlib"}}

@@ -47,7 +47,12 @@ def test_value_and_gradient_in_double(implementation, name, x64):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "check",
-    [contract.check_posteriors, contract.check_best_path, contract.check_entropy],
+    [
+        contract.check_posteriors,
+        contract.check_best_path,
+        contract.check_entropy,
+        contract.check_entropy_gradient,
+    ],
     ids=lambda check: check.__name__,
 )
 def test_readings(implementation, check, dtype, name, request):

@@ -63,6 +63,12 @@ class Implementation(Protocol):
         """Return log p(labels), and the entropy of the paths that say them, in nats."""
         ...
 
+    def entropy_backward(
+        self, lattice: Lattice, emissions: Emissions
+    ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
+        """Return log p(labels), the entropy and d entropy / d scores, 0 if flagged."""
+        ...
+
 
 # In order of preference. `scan` accepts everything, so the search always ends.
 TABLE: dict[str, Implementation] = {"blocked": blocked, "scan": scan}
@@ -121,6 +127,13 @@ def entropy(
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Return log p(labels), and the entropy of the paths that say them, in nats."""
     return _dispatch(name, "entropy", lattice, emissions)
+
+
+def entropy_backward(
+    name: str | None, lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels), the entropy and d entropy / d scores, 0 where flagged."""
+    return _dispatch(name, "entropy_backward", lattice, emissions)
 
 
 def _dispatch(

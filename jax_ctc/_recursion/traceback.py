@@ -30,10 +30,11 @@ def follow(
     Returns the state before the chunk, and the state in each of its frames.
     """
 
-    def step(state: Int[Array, " B"], back: Int[Array, "B S"]) -> tuple:
-        return state - read_states(back, state[:, None])[:, 0], state
+    def step(state: Int[Array, " B"], row: Int[Array, "B S"]) -> tuple:
+        back = read_states(row, state[:, None])[:, 0]
+        return state - back.astype(jnp.int32), state
 
-    return lax.scan(step, state, backs.astype(jnp.int8), reverse=True)
+    return lax.scan(step, state, backs, reverse=True)
 
 
 def read_states(
@@ -41,7 +42,7 @@ def read_states(
 ) -> Shaped[Array, "B N"]:
     """Return row[b, state[b, n]], of a row that holds all blanks, then all labels.
 
-    One flat gather per utterance: indexing with arange(B) would make a sharded batch
+    One gather per utterance: indexing with arange(B) would make a sharded batch
     gather from every device.
     """
     num_blanks = row.shape[1] // 2 + 1
@@ -50,8 +51,7 @@ def read_states(
     def utterance(row: jax.Array, place: jax.Array) -> jax.Array:
         return row.at[place].get(mode="promise_in_bounds")
 
-    taken = jax.vmap(utterance)(row, place)
-    return taken.astype(jnp.int32) if row.dtype == jnp.int8 else taken
+    return jax.vmap(utterance)(row, place)
 
 
 def ways_back(

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_ctc._recursion.blocked import likelihood, stretches
-from jax_ctc._recursion.blocked.entropy import entropy
+from jax_ctc._recursion.blocked.entropy import entropy, entropy_backward
 from jax_ctc._recursion.blocked.paths import best_path, sample_paths
 from jax_ctc._recursion.blocked.posteriors import posteriors
 from jax_ctc._types import Emissions, Lattice
@@ -31,6 +31,7 @@ __all__ = [
     "best_path",
     "decline",
     "entropy",
+    "entropy_backward",
     "forward",
     "forward_backward",
     "posteriors",

@@ -3,10 +3,20 @@
 With w(s'|s) the probability that a path in s came from s',
 
     w(s'|s) = alpha_{t-1}(s') / sum over the ways into s
-    H_t(s)  = sum_{s'} w(s'|s) * (H_{t-1}(s') - ln w(s'|s))
+    F_t(s)  = sum_{s'} w(s'|s) * (F_{t-1}(s') - ln w(s'|s))
 
-H_t(s) is the entropy of how state s was reached, and the end is one more state. Unlike
+F_t(s) is the entropy of how state s was reached, and the end is one more state. Unlike
 ln Z - E[ln p], nothing large is subtracted: the relative error stays that of a sum.
+
+Backward, with beta in place of alpha, G_t(s) is the entropy of how s is left. A path
+through s then has the mean surprisal
+
+    E_t(s) = F_t(s) + G_t(s) - ln posterior_t(s)
+    H      = sum_s posterior_t(s) * E_t(s)                       in every frame t
+    dH / d log_emission_t(s) = posterior_t(s) * (E_t(s) - H)
+
+(with q a path's posterior, dH = -sum dq ln q, and dq = q * (1[s in path] - posterior)).
+H is the frame's own sum, so that what rounding adds to all its states cancels.
 
 References:
     D. Hernando, V. Crespi, G. Cybenko, "Efficient computation of the hidden Markov
@@ -15,37 +25,51 @@ References:
 
 import functools
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jax_ctc import _extended as extended
 from jax_ctc._extended import Extended
 from jax_ctc._recursion.blocked.chunks import (
+    Plan,
+    Replay,
     ends,
     forward_chunks,
     log_z,
     make_plan,
+    sweep,
 )
+from jax_ctc._recursion.blocked.product import Product, multiply, normaliser
 from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
+    Ways,
     advance,
     final,
+    followers,
     initial,
+    retreat,
     ways_into,
+    ways_out,
     zeros,
 )
 from jax_ctc._types import Emissions, Lattice
 
 
-class Known(NamedTuple):
-    """Alpha of a frame, and the entropy of how each of its states was reached."""
+class Entropies(NamedTuple):
+    """Of how each state was reached, or is left."""
 
-    alpha: State
-    of_blank: Float[Array, "B U+1"]
-    of_label: Float[Array, "B U"]
+    blank: Float[Array, "... B U+1"]
+    label: Float[Array, "... B U"]
+
+
+class Known(NamedTuple):
+    """Alpha (or beta) of a frame, and the entropies beside it."""
+
+    state: State
+    entropies: Entropies
 
 
 def entropy(
@@ -55,37 +79,135 @@ def entropy(
 
     Where log p is not finite, the entropy means nothing.
     """
+    return _forward(lattice, emissions, make_plan(lattice, emissions))[:2]
+
+
+def entropy_backward(
+    lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels), the entropy, and its gradient with respect to the scores.
+
+    The softmax has no part in it: d/d log_emission sums to 0 over a frame's states.
+    """
     plan, zero = make_plan(lattice, emissions), zeros(emissions)
-    alpha = initial(lattice, zero)
-    start = Known(
-        alpha,
-        jnp.zeros_like(alpha.blank.significand),
-        jnp.zeros_like(alpha.label.significand),
-    )
+    log_value, value, scale, replay = _forward(lattice, emissions, plan)
+    is_alive = jnp.isfinite(log_value)
+    writer = emissions.unnormalised()
 
-    def step(known: Known, emission: Emission) -> tuple[Known, None]:
-        return _advance(lattice, known, emission), None
+    def write(carry: tuple, start: Any, emission: Emission, knowns: Known) -> tuple:
+        known, gradient = carry
+        known, product, paths = _backward(lattice, known, emission, knowns, scale, plan)
+        label, blank = _slopes(product, paths)
+        gradient = writer.write_gradient(
+            gradient, start, -jnp.sum(blank, axis=-1), -label, is_alive
+        )
+        return (known, gradient), None
 
-    end, total, _ = forward_chunks(emissions, plan, step, start, zero)
+    end = _certain(final(lattice, zero))
+    (_, gradient), _ = replay(write, (end, emissions.empty_gradient()))
+    return log_value, value, emissions.finish_gradient(gradient)
+
+
+def _forward(
+    lattice: Lattice, emissions: Emissions, plan: Plan
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Int[Array, "B 1"], Replay]:
+    """Return log p, the entropy, the scale of Z, and the replay that keeps `Known`."""
+    zero = zeros(emissions)
+
+    def step(known: Known, emission: Emission) -> tuple[Known, Known]:
+        known = Known(
+            advance(lattice, known.state, emission),
+            _mean_surprisals(
+                ways_into(lattice, known.state), _entropies_into(known.entropies)
+            ),
+        )
+        return known, known
+
+    start = _certain(initial(lattice, zero))
+    end, total, replay = forward_chunks(emissions, plan, step, start, zero)
     at_end = (mark.exponent == 0 for mark in final(lattice, zero))
     of_ends = (
         jnp.max(jnp.where(here, row, 0), axis=1, initial=0)
-        for here, row in zip(at_end, end[1:], strict=True)
+        for here, row in zip(at_end, end.entropies, strict=True)
     )
-    value = _mean_surprisal(ends(lattice, end.alpha), tuple(of_ends))
-    return log_z(lattice, end.alpha, total)[0], value
+    value = _mean_surprisal(ends(lattice, end.state), tuple(of_ends))
+    log_value, scale = log_z(lattice, end.state, total)
+    return log_value, value, scale, replay
 
 
-def _advance(lattice: Lattice, known: Known, emission: Emission) -> Known:
-    """Return alpha of the next frame, and the entropies."""
-    ways = ways_into(lattice, known.alpha)
-    previous = jnp.pad(known.of_label, ((0, 0), (1, 0)))  # [B, U+1]
-    stay = known.of_blank[:, :-1]  # [B, U]
-    return Known(
-        advance(lattice, known.alpha, emission),
-        _mean_surprisal(ways.blank, (known.of_blank, previous)),
-        _mean_surprisal(ways.label, (known.of_label, stay, previous[:, :-1])),
+def _backward(
+    lattice: Lattice,
+    known: Known,
+    emission: Emission,
+    knowns: Known,
+    scale: Int[Array, "B 1"],
+    plan: Plan,
+) -> tuple[Known, Product, Entropies]:
+    """Return beta and G before the chunk; alpha * beta and F + G of its frames."""
+    may_follow = followers(lattice)
+
+    def step(known: Known, xs: tuple) -> tuple[Known, tuple[Product, Entropies]]:
+        emission, (alpha, reached) = xs
+        beta, left = known
+        product = Product(
+            *(multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
+        )
+        paths = Entropies(*map(operator.add, reached, left))
+        before = Known(
+            retreat(may_follow, beta, emission),
+            _mean_surprisals(
+                ways_out(may_follow, beta, emission), _entropies_out(left)
+            ),
+        )
+        return before, (product, paths)
+
+    known, (product, paths) = sweep(step, known, (emission, knowns), plan, reverse=True)
+    return known, product, paths
+
+
+def _slopes(
+    product: Product, paths: Entropies
+) -> tuple[Float[Array, "K B U"], Float[Array, "K B U+1"]]:
+    """Return posterior * (E - H) of each label, and of each blank."""
+    _, total = normaliser(product)
+    posteriors = [row / total[..., None] for row in product]
+    surprisals = [
+        path - jnp.log(jnp.where(posterior > 0, posterior, 1))
+        for path, posterior in zip(paths, posteriors, strict=True)
+    ]
+    mean = functools.reduce(
+        operator.add,
+        (
+            jnp.sum(posterior * surprisal, axis=-1)
+            for posterior, surprisal in zip(posteriors, surprisals, strict=True)
+        ),
     )
+    blank, label = (
+        posterior * (surprisal - mean[..., None])
+        for posterior, surprisal in zip(posteriors, surprisals, strict=True)
+    )
+    return label, blank
+
+
+def _certain(state: State) -> Known:
+    """Return a start or an end: nothing is known yet, and nothing uncertain."""
+    return Known(state, Entropies(*(jnp.zeros_like(row.significand) for row in state)))
+
+
+def _entropies_into(of: Entropies) -> tuple[tuple, tuple]:
+    """Return the entropies beside `ways_into`: stay, move, skip."""
+    previous = jnp.pad(of.label, ((0, 0), (1, 0)))  # of label[n-1], [B, U+1]
+    return (of.blank, previous), (of.label, of.blank[:, :-1], previous[:, :-1])
+
+
+def _entropies_out(of: Entropies) -> tuple[tuple, tuple]:
+    """Return the entropies beside `ways_out`: stay, move, skip."""
+    here = jnp.pad(of.label, ((0, 0), (0, 1)))  # of label[n], [B, U+1]
+    return (of.blank, here), (of.label, of.blank[:, 1:], here[:, 1:])
+
+
+def _mean_surprisals(ways: Ways, entropies: tuple[tuple, tuple]) -> Entropies:
+    return Entropies(*map(_mean_surprisal, ways, entropies))
 
 
 def _mean_surprisal(

@@ -62,7 +62,7 @@ def products_of(
     def step(beta: State, xs: tuple) -> tuple[State, Product]:
         emission, alpha = xs
         product = Product(
-            *(_multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
+            *(multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
         )
         return retreat(may_follow, beta, emission), product
 
@@ -81,7 +81,7 @@ def normaliser(product: Product) -> tuple[Float[Array, "K B"], Float[Array, "K B
     return of_blank, jnp.where(total > 0, total, 1)
 
 
-def _multiply(
+def multiply(
     alpha: Extended, beta: Extended, scale: Int[Array, "B 1"]
 ) -> Float[Array, "B n"]:
     """Return alpha * beta / 2**scale, at most about 2 where the utterance is alive."""

@@ -12,7 +12,7 @@ References:
 
 import jax.numpy as jnp
 
-from jax_ctc._recursion.scan.entropy import entropy
+from jax_ctc._recursion.scan.entropy import entropy, entropy_backward
 from jax_ctc._recursion.scan.likelihood import forward, forward_backward, posteriors
 from jax_ctc._recursion.scan.paths import best_path, sample_paths
 
@@ -20,6 +20,7 @@ __all__ = [
     "best_path",
     "decline",
     "entropy",
+    "entropy_backward",
     "forward",
     "forward_backward",
     "posteriors",

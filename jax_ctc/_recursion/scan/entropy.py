@@ -51,6 +51,19 @@ def entropy(
     return log_value, _mean_surprisal(ends(lattice, alpha), of_ends)
 
 
+def entropy_backward(
+    lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels), the entropy, and its gradient by autodiff."""
+
+    def read(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+        log_value, value = entropy(lattice, emissions.with_scores(scores))
+        return jnp.where(jnp.isfinite(log_value), value, 0), log_value
+
+    value, pull, log_value = jax.vjp(read, emissions.scores, has_aux=True)
+    return log_value, value, pull(jnp.ones_like(value))[0]
+
+
 def _mean_surprisal(
     ways: tuple[jax.Array, ...], entropies: tuple[jax.Array, ...]
 ) -> Float[Array, "..."]:

@@ -1,0 +1,189 @@
+"""Spans in seconds, words, and the files that people open next."""
+
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import praatio.textgrid
+import pysubs2
+import pytest
+
+import jax_ctc
+from jax_ctc import TokenSpan
+from tests.alignments import flagged
+
+SPANS = [
+    TokenSpan("say", 0.25, 0.75, 0.9),
+    TokenSpan('"a<b>&{c}"', 0.75, 1.0, 0.5),
+    TokenSpan("né", 3661.5, 3662.0, 1.0),
+]
+
+
+def align(best, labels, classes=5):
+    """Align labels with frames that are each won by one class."""
+    return jax_ctc.ctc_align(9.0 * jnp.eye(classes)[jnp.array(best)], jnp.array(labels))
+
+
+def test_seconds_and_texts():
+    """25 frames per second; ids, a sequence, a mapping."""
+    alignment = align([0, 1, 1, 0, 2], [1, 2])
+    [spans] = jax_ctc.token_spans(alignment, 25)
+    assert [span[:3] for span in spans] == [(1, 0.04, 0.12), (2, 0.16, 0.2)]
+    assert [type(x) for x in spans[0]] == [int, float, float, float]
+    np.testing.assert_allclose([span.score for span in spans], alignment.score)
+    for vocabulary in ("-ab", ["-", "a", "b"], {1: "a", 2: "b"}):
+        [spans] = jax_ctc.token_spans(alignment, 25, vocabulary=vocabulary)
+        assert [span.label for span in spans] == ["a", "b"]
+
+
+def test_batches_and_flagged_utterances():
+    """One list per utterance in row-major order; empty where there is no path."""
+    alignment = jax_ctc.ctc_align(*flagged())
+    rows = jax_ctc.token_spans(alignment, 1)
+    assert [len(row) for row in rows] == [0, 0, 0, 0, 0, 0, 3]
+    square = jax.tree.map(lambda x: jnp.stack([x, x]), alignment)
+    assert jax_ctc.token_spans(square, 1) == rows + rows
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "separator", "expected"),
+    [
+        ("-ab|c", "|", [("ab", 1, 3), ("ba", 5, 7)]),
+        (["-", "a", "b", "▁c", "x"], "▁", [("ab", 1, 3), ("cba", 3, 7)]),
+        ("-ab c", " ", [("ab", 1, 3), ("ba", 5, 7)]),
+    ],
+)
+def test_words(vocabulary, separator, expected):
+    """A label of its own, or a mark in front of a piece, starts a new word."""
+    alignment = align([0, 1, 2, 3, 0, 2, 1], [1, 2, 3, 2, 1])
+    [words] = jax_ctc.token_spans(
+        alignment, 1, vocabulary=vocabulary, separator=separator
+    )
+    assert [word[:3] for word in words] == expected
+
+
+def test_the_score_of_a_word_counts_frames():
+    """Two frames of one label weigh twice one frame of another."""
+    alignment = align([1, 1, 2], [1, 2])
+    alignment = type(alignment)(
+        alignment.tokens,
+        alignment.log_prob,
+        alignment.start,
+        alignment.end,
+        jnp.array([0.9, 0.3]),
+    )
+    [[word]] = jax_ctc.token_spans(alignment, 1, vocabulary="-ab", separator="|")
+    np.testing.assert_allclose(word.score, 0.7, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((None, 1), {}, TypeError, "`alignment` must be a CTCAlignment"),
+        (("a", 0), {}, ValueError, "`frame_rate` must be frames per second.*got 0"),
+        (("a", "x"), {}, ValueError, "`frame_rate` must be frames per second.*'x'"),
+        (("a", 1), {"vocabulary": "-a"}, ValueError, "class 2 is not among its 2"),
+        (("a", 1), {"separator": " "}, ValueError, "it needs `vocabulary`"),
+    ],
+)
+def test_mistakes(arguments, options, error, message):
+    """Designed messages."""
+    alignment, rate = arguments
+    alignment = align([1, 0, 2], [1, 2]) if alignment == "a" else alignment
+    with pytest.raises(error, match=message):
+        jax_ctc.token_spans(alignment, rate, **options)
+
+
+def test_inside_jit_it_explains_itself():
+    """A list is made on the host."""
+    with pytest.raises(TypeError, match="call `token_spans` outside"):
+        jax.jit(lambda a: jax_ctc.token_spans(a, 1))(align([1], [1]))
+
+
+def test_textgrid_is_read_back(tmp_path):
+    """By an independent reader: every interval, gaps empty, nothing lost."""
+    path = tmp_path / "a.TextGrid"
+    jax_ctc.write_spans(SPANS, path, duration=4000)
+    grid = praatio.textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
+    assert grid.tierNames == ("a",)
+    tier = grid.getTier("a")
+    assert (tier.minTimestamp, tier.maxTimestamp) == (0, 4000)
+    assert [tuple(entry) for entry in tier.entries] == [
+        (0, 0.25, ""),
+        (0.25, 0.75, "say"),
+        (0.75, 1.0, '"a<b>&{c}"'),
+        (1.0, 3661.5, ""),
+        (3661.5, 3662.0, "né"),
+        (3662.0, 4000, ""),
+    ]
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_subtitles_are_read_back(format, tmp_path):
+    """Times to the millisecond, past the hour too; markup is text."""
+    path = tmp_path / f"a.{format}"
+    jax_ctc.write_spans(SPANS, path)
+    text = path.read_text(encoding="utf-8")
+    cues = list(pysubs2.SSAFile.from_string(text, format_=format))
+    assert [(cue.start, cue.end) for cue in cues] == [
+        (250, 750),
+        (750, 1000),
+        (3_661_500, 3_662_000),
+    ]
+    assert "né" in text
+    point = {"srt": ",", "vtt": "."}[format]
+    assert f"01:01:01{point}500 --> 01:01:02{point}000" in text
+    assert ("&lt;b&gt;&amp;{c}" in text) == (format == "vtt")
+    assert ("a<b>&{c}" in text) == (format == "srt")
+    assert text.startswith("WEBVTT\n\n") == (format == "vtt")
+
+
+def test_json_is_read_back():
+    """All four fields, in full precision."""
+    file = io.StringIO()
+    jax_ctc.write_spans(SPANS, file, format="json", name="x")
+    record = json.loads(file.getvalue())
+    assert (record["name"], record["duration"]) == ("x", 3662.0)
+    assert [TokenSpan(**span) for span in record["spans"]] == SPANS
+
+
+def test_ctm_of_many_utterances():
+    """One open file, a line per word."""
+    file = io.StringIO()
+    for name in ("u1", "u2"):
+        jax_ctc.write_spans(SPANS[:1], file, format="ctm", name=name)
+    assert file.getvalue() == "u1 1 0.250 0.500 say 0.900\nu2 1 0.250 0.500 say 0.900\n"
+
+
+@pytest.mark.parametrize("format", ["textgrid", "ctm", "srt", "vtt", "json"])
+def test_nothing_to_write(format):
+    """An utterance without spans is a valid, empty file."""
+    file = io.StringIO()
+    jax_ctc.write_spans([], file, format=format, duration=2.0)
+    text = file.getvalue()
+    if format == "textgrid":
+        assert "intervals: size = 1" in text
+    if format in ("srt", "ctm"):
+        assert text == ""
+
+
+@pytest.mark.parametrize(
+    ("spans", "file", "options", "message"),
+    [
+        (SPANS, "a.txt", {}, r"`format` must be one of 'textgrid', .* got the path"),
+        (SPANS, "a.srt", {"format": "word"}, "got format='word'"),
+        (SPANS, None, {}, "`format` must be given for an open file"),
+        (SPANS, "a.json", {"duration": 1.0}, "at least the end of the last span, 3662"),
+        ([TokenSpan("a b", 0, 1, 1)], "a.ctm", {}, "'a b' cannot be written"),
+        ([TokenSpan("a\n\nb", 0, 1, 1)], "a.srt", {}, "ends at an empty line"),
+        ([TokenSpan("", 0, 1, 1)], "a.vtt", {}, "ends at an empty line"),
+    ],
+)
+def test_what_cannot_be_written(spans, file, options, message, tmp_path):
+    """Refused before anything is written."""
+    target = io.StringIO() if file is None else tmp_path / file
+    with pytest.raises(ValueError, match=message):
+        jax_ctc.write_spans(spans, target, **options)
+    assert not list(tmp_path.iterdir())
