@@ -63,6 +63,9 @@ def test_two_processes_killed_and_resumed(in_one_process, tmp_path):
     alone, error_rate = in_one_process[1]
     np.testing.assert_allclose(again, losses(alone), rtol=1e-4)
     assert f"digit error rate {error_rate:.1f} %" in out.splitlines()
+    # One process restores what two have written.
+    restored = train(jax.devices()[:1], tmp_path, Progress(), **SETTINGS)
+    assert restored.digit_error_rate == error_rate
 
 
 def test_rows_do_not_depend_on_the_devices():

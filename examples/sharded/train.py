@@ -4,13 +4,13 @@ Nothing in the step says that it is parallel. The batch lies on all devices, the
 parameters lie whole on each; XLA adds up the gradients, and `reduce_loss` divides once.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -74,16 +74,23 @@ def train(
         nnx.update(trained, checkpoints.restore(start, nnx.state(trained)))
     log = Log(out, start) if jax.process_index() == 0 else None
     progress.on_step()
-    score = None
+    read = make_reader(mesh)
+    compose = functools.partial(batches.training_batch, digits, batch_size, mesh)
+    lines = compose(seed=seed, step=start + 1)
+    score, faults = None, None
     for step in range(start + 1, steps + 1):
-        lines = batches.training_batch(digits, batch_size, mesh, seed=seed, step=step)
         loss, status = train_step(model, optimizer, lines)
+        # JAX returns before the step is done: compose the next lines meanwhile.
+        lines = compose(seed=seed, step=step + 1)
+        # A status is a set of bits, so OR keeps every fault since the last look.
+        faults = status if faults is None else faults | status
         row = {"step": step, "loss": float(loss)}
         progress.step, progress.loss = step, row["loss"]
         is_looked_at = step % checkpoint_every == 0 or step == steps
         if is_looked_at:
-            raise_if(multihost_utils.process_allgather(status, tiled=True))
-            score = evaluate(model, mesh, spread, held_out)
+            raise_if(multihost_utils.process_allgather(faults, tiled=True))
+            faults = None
+            score = evaluate(read(model, spread), held_out)
             progress.error_rate = row["error_rate"] = score.digit_error_rate
         if log:
             log.append(row)
@@ -92,7 +99,7 @@ def train(
         progress.saved = checkpoints.latest_step()
         progress.on_step()
     checkpoints.close()
-    return score or evaluate(model, mesh, spread, held_out)
+    return score or evaluate(read(model, spread), held_out)
 
 
 def create(mesh: Mesh, seed: int, steps: int) -> tuple[LineReader, nnx.Optimizer]:
@@ -107,19 +114,19 @@ def create(mesh: Mesh, seed: int, steps: int) -> tuple[LineReader, nnx.Optimizer
     return nnx.merge(nnx.graphdef(nnx.eval_shape(build)), state)
 
 
-def evaluate(
-    model: LineReader, mesh: Mesh, spread: line_data.Lines, held_out: line_data.Lines
-) -> Score:
-    """Scores the held-out lines, read on all devices; every process gets the score."""
+def make_reader(mesh: Mesh) -> Callable[[LineReader, line_data.Lines], Hypotheses]:
+    """Returns what reads lines on all devices; every process gets all of it."""
 
     @nnx.jit
     def read(model: LineReader, lines: line_data.Lines) -> Hypotheses:
-        logits = model(lines.images, lines.widths)
-        hypotheses = greedy_decode(logits, lines.widths)
+        hypotheses = greedy_decode(model(lines.images, lines.widths), lines.widths)
         return jax.lax.with_sharding_constraint(hypotheses, batches.everywhere(mesh))
 
-    read_lines = jax.device_get(read(model, spread))
+    return read
+
+
+def evaluate(read: Hypotheses, held_out: line_data.Lines) -> Score:
+    """Scores what was read of the held-out lines; padding lines are left out."""
     count = len(held_out.widths)
-    return score_read(
-        jax.tree.map(lambda x: np.asarray(x)[:count], read_lines), held_out
-    )
+    fetched = jax.tree.map(lambda x: x[:count], jax.device_get(read))
+    return score_read(fetched, held_out)
