@@ -38,8 +38,9 @@ def ctc_align(
         score[n] = mean over start[n] <= t < end[n] of p_t(labels[n])
 
     by the recursion of the loss with max in place of + (Viterbi): the true maximum,
-    not a repaired argmax of posteriors. Of equally probable paths it is the one that
-    says its labels earliest: in every frame it is as far along as any of them.
+    not a repaired argmax of posteriors. Of paths whose products, as computed, are equal
+    it is the one that says its labels earliest: in every frame it is as far along as
+    any of them.
 
     Args:
         logits: [..., T, V] float32, float64, bfloat16 or float16, unnormalised scores.
@@ -69,7 +70,8 @@ def ctc_align(
 
     Numerics:
         (max, *) in extended range: paths are compared to about T * 1e-7 relative, at
-        any length, and chunks or padding change no bit of the comparison.
+        any length, and chunks or padding change no bit of the comparison. Paths closer
+        than that may go either way, equal ones too unless their products round alike.
 
     Cost:
         O(T * (U + V)) time per utterance. Back-pointers are int8 and live for one chunk

@@ -1,7 +1,6 @@
 """Forced alignment of a recording whose logits come block by block."""
 
 import itertools
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from jax_ctc._recursion import blocked
 from jax_ctc._recursion.blocked.chunks import Total, log_z
 from jax_ctc._recursion.blocked.paths import best_end, extend_path
 from jax_ctc._recursion.blocked.step import State, initial
-from jax_ctc._types import ArrayLike, CTCAlignment, Index, accumulator
+from jax_ctc._types import ArrayLike, Blocks, CTCAlignment, Index, accumulator
 from jax_ctc._validate import (
     check_blank_id,
     check_labels,
@@ -38,7 +37,7 @@ class Reached(NamedTuple):
 
 
 def ctc_align_chunks(
-    chunks: Iterable[ArrayLike], labels: ArrayLike, *, blank_id: Index = 0
+    chunks: Blocks, labels: ArrayLike, *, blank_id: Index = 0
 ) -> CTCAlignment:
     """Align one recording whose logits arrive as an iterator of blocks.
 
@@ -55,8 +54,8 @@ def ctc_align_chunks(
 
     Returns:
         CTCAlignment without batch axes: tokens [T], log_prob [], start, end and score
-        [U]. On the host until the last step, so it cannot be differentiated: all float
-        fields are constants.
+        [U]. Back-pointers are followed on the host, so it cannot be differentiated: all
+        float fields are constants.
 
     Raises:
         ValueError: a block is not [t, V] or has another V than the first, there is no
@@ -70,8 +69,9 @@ def ctc_align_chunks(
 
     Cost:
         O(T * (U + V)) time. Host memory: back-pointers of 2 bits, (2 U + 1) * T / 4
-        bytes, and 4 * T bytes for each different class among the labels. On the device
-        one block. The last step compiles for every new T.
+        bytes, and 4 * T bytes for each different class among the labels; with thousands
+        of these that is what counts. On the device one block. The last step compiles
+        for every new T.
 
     Example:
         >>> import numpy as np, jax_ctc

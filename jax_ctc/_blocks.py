@@ -6,29 +6,41 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jax_ctc._types import ArrayLike
+from jax_ctc._types import Blocks
 from jax_ctc._validate import check_scores
 
 # One program serves blocks of one size. Long enough to hide the cost of starting it.
 BLOCK_FRAMES = 480
 
 
-def checked(chunks: Iterable[ArrayLike]) -> Iterator[np.ndarray]:
+def checked(chunks: Blocks) -> Iterator[np.ndarray]:
     """Yield blocks as [t, V] on the host, or raise with the number of the bad one."""
     if isinstance(chunks, jax.Array | np.ndarray) and chunks.ndim == 2:
         raise ValueError(
             f"`chunks` must be an iterable of [t, V] blocks; got one array of shape"
             f" {chunks.shape}. Pass [logits], or use `ctc_align`"
         )
+    if not isinstance(chunks, Iterable):
+        raise TypeError(
+            "`chunks` must be an iterable of [t, V] blocks; got"
+            f" {type(chunks).__name__}. For one block pass [logits]"
+        )
     like = None
     for number, chunk in enumerate(chunks):
         name = f"chunks[{number}]"
+        if np.ndim(chunk) == 1:
+            raise ValueError(
+                f"`{name}` must be [t, V], frames and classes; got one row of shape"
+                f" {np.shape(chunk)}. If `chunks` are all the logits, pass [logits]"
+            )
         if isinstance(chunk, Tracer):
             raise TypeError(
                 f"`{name}` is traced, but blocks are read on the host: call"
                 " `ctc_align_chunks` outside jit"
             )
         block = np.asarray(check_scores(chunk, name=name))
+        # As `jit` would: float64 is float32 unless x64 is on.
+        block = block.astype(jax.dtypes.canonicalize_dtype(block.dtype), copy=False)
         if block.ndim != 2:
             raise ValueError(
                 f"`{name}` must be [t, V], frames and classes of one recording; got"

@@ -4,6 +4,9 @@ Paths come from a recursion as states, s = 2n for blank[n] and s = 2n + 1 for la
 Their probabilities are read again from the scores, so that they have derivatives.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -41,15 +44,35 @@ def log_probs_along(
     is_live: Bool[Array, "B T"],
 ) -> Float[Array, "B N T"]:
     """Return log softmax at the token of each frame; 0 where there is none."""
-    dtype = accumulator(scores.dtype)
-    # 0 * NaN has a derivative: padding is replaced before any arithmetic.
-    clean = jnp.where(is_live[:, :, None], scores, 0).astype(dtype)
-    peak, log_sum = log_normaliser(clean)  # [B, T]
     where = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
     score = jnp.take_along_axis(scores, where, axis=2, mode="promise_in_bounds")
-    score = jnp.where(is_live[:, :, None], score, 0).astype(dtype)
+    score = jnp.where(is_live[:, :, None], score, 0).astype(accumulator(scores.dtype))
+    peak, log_sum = _normaliser(scores, is_live)  # [B, T]
     log_prob = (score - peak[:, :, None]) - log_sum[:, :, None]  # [B, T, N]
     return jnp.where(is_live[:, None, :], jnp.moveaxis(log_prob, 2, 1), 0)
+
+
+# d (peak + log_sum) = <softmax, d scores>, on live frames
+#
+# A rule, because padding may hold NaN: masked before the sums, all scores would be
+# copied; masked after, 0 * NaN would have a derivative. `peak` is a constant.
+@jax.custom_jvp
+def _normaliser(
+    scores: Float[Array, "B T V"], is_live: Bool[Array, "B T"]
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Return the maximum and the log-sum over it; 0 on frames that are not live."""
+    peak, log_sum = log_normaliser(scores.astype(accumulator(scores.dtype)))
+    return jnp.where(is_live, peak, 0), jnp.where(is_live, log_sum, 0)
+
+
+@_normaliser.defjvp
+def _normaliser_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    scores, is_live = primals
+    peak, log_sum = _normaliser(scores, is_live)
+    clean = jnp.where(is_live[:, :, None], scores, 0).astype(peak.dtype)
+    softmax = jnp.exp((clean - peak[:, :, None]) - log_sum[:, :, None])
+    tangent = jnp.where(is_live[:, :, None], tangents[0], 0).astype(peak.dtype)
+    return (peak, log_sum), (jnp.zeros_like(peak), jnp.sum(softmax * tangent, axis=2))
 
 
 def total_of(

@@ -25,6 +25,7 @@ _PALETTE = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#
 _BLANK = "#e6e6e6"
 _VISIBLE = 1e-3  # lower than this, a curve's outline would only smear the axis
 _INCHES_PER_LABEL = 0.16  # room for one label's text
+_MOST_INCHES = 60.0  # wider pictures open nowhere; texts then overlap
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,7 +49,9 @@ def plot_alignment(
 
     Each label's posterior is a curve under its text, and the blank's hangs from the top
     in grey. Below stands the input, with the spans of the best path tinted: where a
-    tint and a curve disagree, another alignment is nearly as good.
+    tint and a curve disagree, another alignment is nearly as good. Texts are drawn in
+    matplotlib's font: for scripts that it lacks, set
+    `matplotlib.rcParams["font.family"]`.
 
     Args:
         posteriors: of one utterance, from `ctc_posteriors`.
@@ -65,8 +68,11 @@ def plot_alignment(
     Raises:
         ModuleNotFoundError: matplotlib is missing (`pip install 'jax_ctc[plot]'`).
         TypeError: an argument is traced or of another type.
-        ValueError: the records hold a batch, are of different utterances, or of one
-            that was flagged; `picture` is not [height, width].
+        ValueError: the records hold a batch, differ in shape, are of an utterance that
+            was flagged or has no frames; `picture` is not [height, width].
+
+    Cost:
+        On the host, some tenths of a second.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -96,7 +102,7 @@ def plot_alignment(
     [spans] = token_spans(alignment, rate, vocabulary=vocabulary)
     duration = len(label) / float(rate)
     with matplotlib.style.context(_STYLE):
-        width = max(8.0, 1.0 + _INCHES_PER_LABEL * len(spans))
+        width = min(max(8.0, 1.0 + _INCHES_PER_LABEL * len(spans)), _MOST_INCHES)
         figure = Figure(figsize=(width, 2.6 if image is None else 4.4))
         figure.set_layout_engine("constrained")
         if image is None:
@@ -139,22 +145,27 @@ def _check_posteriors(posteriors: Any, alignment: Any) -> tuple[np.ndarray, np.n
             f" posteriors.label [T, U] = {label.shape} beside T={len(tokens)} and"
             f" U={alignment.start.shape[0]} of the alignment"
         )
-    if not np.isfinite(alignment.log_prob):
-        raise ValueError(
-            "there is no path to draw: the utterance was flagged (log_prob is"
-            f" {float(alignment.log_prob)}). `ctc_loss_with_status` and `explain` say"
-            " why"
-        )
+    for name, value in (
+        ("alignment.log_prob", alignment.log_prob),
+        ("posteriors.log_likelihood", posteriors.log_likelihood),
+    ):
+        if not np.isfinite(value):
+            raise ValueError(
+                f"there is no path to draw: the utterance was flagged ({name} is"
+                f" {float(value)}). `ctc_loss_with_status` and `explain` say why"
+            )
     is_live = tokens >= 0
+    if not is_live.any():
+        raise ValueError("there is nothing to draw: the utterance has no frames")
     return label[is_live], blank[is_live].sum(axis=1)
 
 
 def _check_picture(picture: Any) -> np.ndarray:
     image = np.asarray(picture)
-    if image.ndim != 2 or 0 in image.shape:
+    if image.ndim != 2 or 0 in image.shape or image.dtype.kind not in "biuf":
         raise ValueError(
             "`picture` must be [height, width], a number per point; got shape"
-            f" {image.shape}"
+            f" {image.shape} of {image.dtype}"
         )
     return image
 
@@ -192,7 +203,7 @@ def _draw_posteriors(
             weight="bold",
             size=13,
         )
-    axes.set_xlim(0, duration or 1)
+    axes.set_xlim(0, duration)
     axes.set_ylim(0, 1.2)
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("probability")

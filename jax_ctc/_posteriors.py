@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc import _recursion
@@ -95,6 +96,10 @@ def _posteriors(spec: Spec, batch: Batch) -> CTCPosteriors:
     """Read the lattice, mask frames past the length, restore the leading axes."""
     scores, problem, _ = pose(spec, batch)
     log_likelihood, label, blank = _by_rule(spec, scores, problem)
+    # Outside the rule, where no cotangent can reach it: 0 * inf would be NaN.
+    log_likelihood = jnp.where(
+        jnp.isfinite(log_likelihood), log_likelihood, lax.stop_gradient(log_likelihood)
+    )
     num_frames = batch.scores.shape[-2]
     leading = batch.logit_lengths.shape
 

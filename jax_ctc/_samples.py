@@ -33,8 +33,9 @@ def sample_alignments(
         P(s_t = s' | s_{t+1} = s) = alpha_t(s') / sum over the ways into s of alpha_t
 
     Args:
-        key: one JAX random key, `jax.random.key(seed)`. Split it for new samples.
-            Inside `shard_map` fold the device's index in, or all devices draw alike.
+        key: one JAX random key, `jax.random.key(seed)`. Split it for new samples. The
+            same key draws otherwise where B, T or num_samples are other. Inside
+            `shard_map` fold the device's index in, or all devices draw alike.
         logits: [..., T, V] float32, float64, bfloat16 or float16, unnormalised scores.
         labels: [..., U] integer class ids without blanks, padded on the right.
         logit_lengths: [...] integer frames, 0..T. Default: all T.

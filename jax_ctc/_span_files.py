@@ -6,16 +6,17 @@ leave `<` and `&` as they are, so that a label could be lost or read as markup.
 
 import html
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax_ctc._spans import TokenSpan
+from jax_ctc._spans import GivenSpans, TokenSpan
 from jax_ctc._types import Number, Option
 
 
 def write_spans(
-    spans: Sequence[TokenSpan],
+    spans: GivenSpans,
     file: Any,
     *,
     format: Option | None = None,
@@ -41,9 +42,15 @@ def write_spans(
         duration: of the whole recording in seconds. Default: the end of the last span.
 
     Raises:
-        ValueError: the format is unknown; `duration` ends before the last span; a label
-            cannot be written (one with a blank in CTM, an empty line in subtitles).
+        TypeError: `spans` is not a list of TokenSpan (one utterance, not all of them),
+            or `file` is neither a path nor an open text file.
+        ValueError: the format is unknown; spans overlap, go backwards or are not
+            finite; `duration` ends before the last span; a label cannot be written (one
+            with a blank in CTM, an empty line in subtitles).
         OSError: the path cannot be written.
+
+    Cost:
+        On the host, a line or a few per span.
 
     Example:
         >>> import sys, jax_ctc
@@ -56,23 +63,61 @@ def write_spans(
         https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html.
         W3C, "WebVTT: The Web Video Text Tracks Format", https://www.w3.org/TR/webvtt1/.
     """
-    is_open = hasattr(file, "write")
-    path = None if is_open else pathlib.Path(file)
+    path = None if hasattr(file, "write") else _check_path(file)
     chosen = _check_format(format, path)
-    name = name or (path.stem if path else "labels")
-    end = max((span.end for span in spans), default=0.0)
-    if duration is None:
-        duration = end
-    elif not duration >= end:
-        raise ValueError(
-            f"`duration` must be at least the end of the last span, {end:g} s; got"
-            f" {duration!r}. Both are seconds: check the frame_rate of `token_spans`"
-        )
-    text = FORMATS[chosen](spans, name, float(duration))
+    _check_spans(spans)
+    name = str(name) if name else (path.stem if path else "labels")
+    seconds = _check_duration(duration, spans[-1].end if len(spans) else 0.0)
+    text = FORMATS[chosen](spans, name, seconds)
     if path is None:
         file.write(text)
     else:
         path.write_text(text, encoding="utf-8")
+
+
+def _check_path(file: Any) -> pathlib.Path:
+    try:
+        return pathlib.Path(file)
+    except TypeError:
+        raise TypeError(
+            "`file` must be a path or an open text file; got"
+            f" {file!r} ({type(file).__name__})"
+        ) from None
+
+
+def _check_spans(spans: Any) -> None:
+    """Raise unless these are one utterance's spans, in order, with finite numbers."""
+    for number, span in enumerate(spans):
+        if not isinstance(span, TokenSpan):
+            raise TypeError(
+                "`spans` must be one utterance of `token_spans`, a list of TokenSpan;"
+                f" got {type(span).__name__} at {number}. `token_spans` returns a list"
+                " per utterance: write them one by one"
+            )
+        before = spans[number - 1].end if number else 0.0
+        is_ordered = before <= span.start <= span.end < math.inf
+        if not (is_ordered and math.isfinite(span.score)):
+            raise ValueError(
+                "`spans` must be in order, not overlap, start at 0 or later and hold"
+                f" finite numbers; got {span} at {number}, after {before:g} s"
+            )
+
+
+def _check_duration(duration: Any, end: Number) -> float:
+    """Return the duration in seconds, the end of the last span by default."""
+    if duration is None:
+        return float(end)
+    try:
+        seconds = float(duration)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not end <= seconds < math.inf:
+        raise ValueError(
+            f"`duration` must be seconds, at least the end of the last span, {end:g};"
+            f" got {duration!r}. A last frame may reach past the audio: then pass"
+            f" {end:g}. If they are far apart, check the frame_rate of `token_spans`"
+        )
+    return seconds
 
 
 def _check_format(format: Any, path: pathlib.Path | None) -> str:
@@ -81,7 +126,7 @@ def _check_format(format: Any, path: pathlib.Path | None) -> str:
     if format is None and path is None:
         raise ValueError(f"`format` must be given for an open file: one of {known}")
     suffix = path.suffix.lower().removeprefix(".") if path else None
-    chosen = suffix if format is None else format
+    chosen = suffix if format is None else str(format).lower()
     if chosen not in FORMATS:
         what = f"format={format!r}" if format is not None else f"the path {str(path)!r}"
         raise ValueError(
@@ -92,13 +137,17 @@ def _check_format(format: Any, path: pathlib.Path | None) -> str:
 
 def _textgrid(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
     """Write one interval tier; intervals have to cover the whole duration."""
+    if duration == 0:
+        raise ValueError(
+            "a TextGrid covers some time, and there is no span: pass `duration`"
+        )
     intervals, reached = [], 0.0
     for span in spans:
         if span.start > reached:
             intervals.append((reached, span.start, ""))
         intervals.append((span.start, span.end, str(span.label)))
         reached = span.end
-    if duration > reached or not intervals:
+    if duration > reached:
         intervals.append((reached, duration, ""))
     lines = [
         'File type = "ooTextFile"',
@@ -130,11 +179,11 @@ def _ctm(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
     """Write a line per span, fields parted by blanks."""
     del duration
     for text in (name, *(str(span.label) for span in spans)):
-        if text.split() != [text]:
+        if text.split() != [text] or name.startswith(";;"):
             raise ValueError(
-                f"CTM parts its fields by blanks, so {text!r} cannot be written: name"
-                " the utterance without blanks, and join labels into words by"
-                " token_spans(..., separator=...)"
+                f"CTM parts its fields by blanks and comments by ';;', so {text!r}"
+                " cannot be written: a field needs at least one character and no blank."
+                " Join labels into words by token_spans(..., separator=...)"
             )
     return "".join(
         f"{name} 1 {span.start:.3f} {span.end - span.start:.3f} {span.label}"
@@ -165,7 +214,15 @@ def _json(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
     record = {
         "name": name,
         "duration": duration,
-        "spans": [span._asdict() for span in spans],
+        "spans": [
+            {
+                "label": span.label if isinstance(span.label, str) else int(span.label),
+                "start": float(span.start),
+                "end": float(span.end),
+                "score": float(span.score),
+            }
+            for span in spans
+        ],
     }
     return json.dumps(record, ensure_ascii=False, indent=2) + "\n"
 
@@ -180,8 +237,8 @@ FORMATS: dict[str, Callable[[Sequence[TokenSpan], str, float], str]] = {
 
 
 def _decimal(seconds: Number) -> str:
-    """Write seconds to the microsecond, without trailing zeros."""
-    return f"{seconds:.6f}".rstrip("0").rstrip(".")
+    """Write seconds to the nanosecond, without trailing zeros."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
 def _quoted(text: str) -> str:
@@ -198,9 +255,11 @@ def _clock(seconds: Number, point: str) -> str:
 
 def _cue(span: TokenSpan) -> str:
     """Return the label as the text of a subtitle, which ends at an empty line."""
-    text = str(span.label)
-    if not all(text.split("\n")):
+    lines = str(span.label).splitlines()
+    if not lines or not all(map(str.strip, lines)):
         raise ValueError(
-            f"a subtitle ends at an empty line, so the label {text!r} cannot be written"
+            f"a subtitle ends at an empty line, so the label {str(span.label)!r} cannot"
+            " be written. Where a blank is a label, join words by"
+            " token_spans(..., separator=' ')"
         )
-    return text
+    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Alignments in seconds: plain lists for people, on the host."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -23,6 +24,13 @@ class TokenSpan(NamedTuple):
     start: float
     end: float
     score: float
+
+
+# What a caller may hand back; executed, it lets the designed messages come first.
+if TYPE_CHECKING:
+    GivenSpans: TypeAlias = Sequence[TokenSpan]
+else:
+    GivenSpans = Any
 
 
 def token_spans(
@@ -50,9 +58,13 @@ def token_spans(
         without batch axes gives a list with one list in it.
 
     Raises:
-        TypeError: `alignment` is traced, or is no CTCAlignment.
+        TypeError: `alignment` is traced, or is no CTCAlignment; `vocabulary` is neither
+            a sequence nor a mapping.
         ValueError: `frame_rate` is not above 0, an id is not in `vocabulary`, or
             `separator` came without a vocabulary or is empty.
+
+    Cost:
+        On the host, O(T + U) per utterance.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -63,10 +75,17 @@ def token_spans(
         [('a', 0.1, 0.3), ('b', 0.4, 0.5)]
     """
     rate = _check_rate(frame_rate)
-    if separator is not None and (vocabulary is None or separator == ""):
+    if separator is not None and (
+        vocabulary is None or not isinstance(separator, str) or separator == ""
+    ):
         raise ValueError(
-            "`separator` joins the texts of labels, so it needs `vocabulary` and at"
-            f" least one character; got separator={separator!r}"
+            "`separator` joins the texts of labels, so it needs `vocabulary` and to be"
+            f" at least one character; got separator={separator!r}"
+        )
+    if vocabulary is not None and not hasattr(vocabulary, "__getitem__"):
+        raise TypeError(
+            "`vocabulary` must hold the text of each class id, as a list or a dict; got"
+            f" {type(vocabulary).__name__}"
         )
     rows = []
     for tokens, start, end, score in _utterances(alignment):
@@ -98,7 +117,7 @@ def _check_rate(frame_rate: Any) -> float:
 
 
 def _utterances(alignment: Any) -> Any:
-    """Fetch an alignment, and yield each utterance's tokens, start, end and score."""
+    """Fetch an alignment; yield each utterance's tokens, start, end and score."""
     if not isinstance(alignment, CTCAlignment):
         raise TypeError(
             "`alignment` must be a CTCAlignment, as `ctc_align` returns; got"
@@ -120,7 +139,7 @@ def _text(token: Any, vocabulary: Any) -> int | str:
     if vocabulary is None:
         return int(token)
     try:
-        return vocabulary[int(token)]
+        return str(vocabulary[int(token)])
     except LookupError:
         raise ValueError(
             f"`vocabulary` must have a text for every class among the labels; class"

@@ -12,7 +12,7 @@ Public arrays are batch-major; below `_emissions` they are time-major.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     Option: TypeAlias = str
     Index: TypeAlias = int
     Number: TypeAlias = float
+    Blocks: TypeAlias = Iterable[ArrayLike]
     Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str]  # text of each class id
     Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
 else:
-    ArrayLike = Option = Index = Number = Vocabulary = Leaf = Any
+    ArrayLike = Option = Index = Number = Blocks = Vocabulary = Leaf = Any
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:

@@ -1,5 +1,7 @@
 """One ragged batch and its flagged twin, for everything that reads an alignment."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 B, T, V, U = 4, 13, 6, 4
@@ -42,6 +44,14 @@ def flagged(dtype=np.float32):
     logits[4, 1, 2] = np.nan
     logits[5, :, 2] = -np.inf
     return logits, labels, frames, counts
+
+
+def assert_flagged_rows_have_no_slope(function):
+    """Require a derivative of exactly 0 where flagged, even of a cotangent of inf."""
+    logits, *rest = flagged()
+    gradient = jax.grad(lambda x: jnp.sum(function(x, *rest) ** 2))(logits)
+    np.testing.assert_array_equal(gradient[:6], 0)
+    assert np.asarray(gradient[6]).any()
 
 
 def slope(function, x, tangent, step=1e-6):

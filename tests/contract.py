@@ -263,9 +263,10 @@ def check_samples(implementation, name):
     shape = (frames, len(batch.logits), 50)
     uniforms = np.random.default_rng(8).random(shape, np.float32)
     _, states = read("sample_paths", implementation, batch, "float32", uniforms)
-    _, expected = read("sample_paths", "scan", batch, "float32", uniforms)
-    same = (states == expected).all(axis=1)
-    assert same.mean() > 0.99  # a number may fall between two roundings of one weight
+    if implementation != "scan":
+        _, expected = read("sample_paths", "scan", batch, "float32", uniforms)
+        same = (states == expected).all(axis=1)
+        assert same.mean() > 0.99  # a number may fall between two roundings
     for b, trellis in enumerate(trellises(name)):
         length = len(trellis.emissions)
         paths = states[b, :length]  # [T, N]
@@ -277,15 +278,33 @@ def check_samples(implementation, name):
 
 
 def check_entropy_gradient(implementation, name, dtype):
-    """The explicit backward pass against autodiff of `scan`, in the same precision."""
+    """Slopes of the oracle's entropy; every entry against autodiff of `scan`."""
     batch = named(name).make()
     _, value, gradient = read("entropy_backward", implementation, batch, dtype)
     _, alone = read("entropy", implementation, batch, dtype)
     np.testing.assert_allclose(value, alone, rtol=1e-5, atol=1e-6)
-    _, _, expected = read("entropy_backward", "scan", batch, dtype)
+    # Batch first: `read` has moved the frames of [B, T, V] to the front.
+    gradient = np.moveaxis(gradient, 1, 0)
     scale = np.maximum(value, 1).max()
     atol = 1e-9 if dtype == "float64" else 3e-6 * scale
-    # Batch first: `read` has moved the frames of [B, T, V] to the front.
-    gradient, expected = (np.moveaxis(x, 1, 0) for x in (gradient, expected))
-    np.testing.assert_allclose(gradient, expected, rtol=0, atol=atol)
+    if implementation != "scan":
+        _, _, expected = read("entropy_backward", "scan", batch, dtype)
+        np.testing.assert_allclose(
+            gradient, np.moveaxis(expected, 1, 0), rtol=0, atol=atol
+        )
     np.testing.assert_array_equal(gradient[~is_live(batch)], 0)
+    if batch.logits.shape[1] > 20 or name == "huge_logits":
+        return  # the oracle's difference needs digits that T = 601 or 1e4 do not leave
+    tangent = np.random.default_rng(7).normal(size=batch.logits.shape)
+    for b, (frames, count) in enumerate(zip(*batch[2:4], strict=True)):
+        if frames == 0:
+            continue
+
+        def entropy(step, b=b, frames=frames, count=count):
+            logits = batch.logits[b, :frames] + step * tangent[b, :frames]
+            labels = [int(x) for x in batch.labels[b, :count]]
+            return Trellis(log_softmax(logits), labels, batch.blank_id).entropy()
+
+        slope = (entropy(1e-5) - entropy(-1e-5)) / 2e-5
+        ours = np.vdot(gradient[b], tangent[b])
+        np.testing.assert_allclose(ours, slope, rtol=1e-5, atol=max(1e-6, 20 * atol))

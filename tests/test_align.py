@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 import jax_ctc
-from tests.alignments import B, T, U, flagged, problem, slope
+from tests.alignments import (
+    B,
+    T,
+    U,
+    assert_flagged_rows_have_no_slope,
+    flagged,
+    problem,
+    slope,
+)
 from tests.oracle import collapse, log_softmax
 from tests.oracle_paths import Trellis, best_by_enumeration
 
@@ -55,6 +63,17 @@ def test_every_field_of_a_ragged_batch():
         np.testing.assert_allclose(result.log_prob[b], trellis.best()[1], rtol=1e-6)
         path = result.tokens[b, : frames[b]].tolist()
         assert collapse(path) == tuple(labels[b, : counts[b]].tolist())
+
+
+def test_near_ties_are_nearly_as_good():
+    """The same logits in every frame: whichever path is taken, none is better."""
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        logits = np.tile(rng.normal(size=4) + [3, 0, 0, 0], (30, 1)).astype(np.float32)
+        result = jax_ctc.ctc_align(logits, np.array([1, 2]))
+        score = Trellis(log_softmax(logits), [1, 2]).best()[1]
+        np.testing.assert_allclose(result.log_prob, score, rtol=1e-6)
+        assert collapse(result.tokens.tolist()) == (1, 2)
 
 
 @pytest.mark.parametrize("blank_id", [0, 3])
@@ -141,6 +160,14 @@ def test_flagged():
     assert gradient[6].any()
 
 
+@pytest.mark.parametrize("field", ["log_prob", "score"])
+def test_flagged_rows_have_no_slope(field):
+    """The derivative is exactly 0, whatever is done with the value."""
+    assert_flagged_rows_have_no_slope(
+        lambda *arguments: getattr(jax_ctc.ctc_align(*arguments), field)
+    )
+
+
 def test_masked_classes_are_legal(x64):
     """-inf on a class that the path need not show; no NaN is made."""
     logits, *rest = problem()
@@ -182,14 +209,22 @@ def test_empty_shapes():
     assert blank.tokens.tolist() == [0] * 4
 
 
-def test_memory_of_a_long_recording():
-    """60 000 frames and 3 000 labels: far below 1 GB, by the compiled program."""
-    compiled = (
-        jax.jit(jax_ctc.ctc_align)
-        .lower(
-            jax.ShapeDtypeStruct((60_000, 32), jnp.float32),
-            jax.ShapeDtypeStruct((3_000,), jnp.int32),
-        )
-        .compile()
+def temporaries(frames, classes, labels, dtype=jnp.float32):
+    """Return the bytes that the compiled program holds beside its arguments."""
+    arguments = (
+        jax.ShapeDtypeStruct((frames, classes), dtype),
+        jax.ShapeDtypeStruct((labels,), jnp.int32),
     )
-    assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2**20
+    compiled = jax.jit(jax_ctc.ctc_align).lower(*arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("classes", [32, 5_000])
+def test_memory_of_a_long_recording(classes):
+    """60 000 frames and 3 000 labels: far below 1 GB, and no copy of the logits."""
+    assert temporaries(60_000, classes, 3_000) < 64 * 2**20
+
+
+def test_half_precision_is_never_widened_as_a_whole():
+    """bfloat16 logits of 61 MiB: no float32 array of their size."""
+    assert temporaries(8_000, 4_000, 300, jnp.bfloat16) < 16 * 2**20

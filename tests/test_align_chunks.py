@@ -50,6 +50,13 @@ def test_dtypes(x64):
     same([double[:20], double[20:]], labels, double)
 
 
+def test_lists_and_double_precision_without_x64():
+    """What `jit` narrows silently is narrowed here too."""
+    logits, labels = make(50, 7, 9, np.float64)
+    same([logits[:20], logits[20:]], labels, logits.astype(np.float32))
+    jax_ctc.ctc_align_chunks([logits.tolist()], labels)
+
+
 def test_flagged():
     """Known only at the end, and told as in one piece."""
     for b, (logits, labels, frames, count) in enumerate(zip(*flagged(), strict=True)):
@@ -101,6 +108,8 @@ GOOD = np.zeros((4, 3), np.float32)
         ([GOOD.astype(int)], [1], TypeError, r"`chunks\[0\]` must be floating"),
         ([GOOD, GOOD.astype(np.float16)], [1], TypeError, "dtype of the blocks before"),
         ([GOOD], [[1]], ValueError, r"`labels` must be \[U\]"),
+        (None, [1], TypeError, "`chunks` must be an iterable .* got NoneType"),
+        (GOOD.tolist(), [1], ValueError, r"one row of shape \(3,\).* pass \[logits\]"),
         ([GOOD], [1.5], TypeError, "`labels` must be"),
     ],
 )

@@ -111,12 +111,22 @@ def test_sharded_batch_is_one_all_reduce(classes):
 
 
 def alignments(*arguments):
-    """Everything that is read from the lattice besides the loss."""
+    """Everything that is read from the lattice besides the loss, and a gradient."""
     samples = jax_ctc.sample_alignments(jax.random.key(0), *arguments, num_samples=2)
+
+    def total(logits):
+        rest = arguments[1:]
+        return (
+            jax_ctc.ctc_posteriors(logits, *rest).label[..., 0].sum()
+            + jax_ctc.ctc_align(logits, *rest).score.sum()
+            + jax_ctc.alignment_entropy(logits, *rest).sum()
+        )
+
     return (
         jax_ctc.ctc_posteriors(*arguments),
         jax_ctc.ctc_align(*arguments),
         jax_ctc.alignment_entropy(*arguments),
+        jax.grad(total)(arguments[0]),
         samples,
     )
 
@@ -152,13 +162,13 @@ def test_alignments_in_shard_map_and_vmap():
     for other in (mapped, single):
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
-            other[:3],
-            whole[:3],
+            other[:4],
+            whole[:4],
         )
         # One key draws otherwise for another shape, but always paths of the labels.
         loss = jax_ctc.ctc_loss(*arguments)
         assert (
-            np.asarray(other[3].log_prob) <= -np.asarray(loss)[:, None] + 1e-4
+            np.asarray(other[4].log_prob) <= -np.asarray(loss)[:, None] + 1e-4
         ).all()
 
 

@@ -1,5 +1,6 @@
 """The picture of an alignment: what is drawn, where, and clear refusals."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -79,6 +80,12 @@ def _pixels(path):
         (lambda p, a: (p, records((1, 2))[1]), ValueError, "of the same utterance"),
         (lambda p, a: (p, a, np.zeros(6)), ValueError, r"`picture` must be \[height"),
         (lambda p, a: (p, a, np.zeros((0, 6))), ValueError, "`picture` must be"),
+        (lambda p, a: (p, a, np.array([["x"]])), ValueError, "`picture` must be"),
+        (
+            lambda p, a: (dataclasses.replace(p, log_likelihood=-np.inf), a),
+            ValueError,
+            "flagged .posteriors.log_likelihood",
+        ),
     ],
 )
 def test_mistakes(change, error, message):
@@ -96,6 +103,25 @@ def test_flagged_and_traced():
         jax_ctc.plot_alignment(*one)
     with pytest.raises(TypeError, match="plot outside"):
         jax.jit(jax_ctc.plot_alignment)(*records())
+
+
+def test_no_frames_is_nothing_to_draw():
+    """No frames, and no label that would need one."""
+    empty = jnp.zeros((4, 3)), LABELS, 0, 0
+    with pytest.raises(ValueError, match="nothing to draw"):
+        jax_ctc.plot_alignment(
+            jax_ctc.ctc_posteriors(*empty), jax_ctc.ctc_align(*empty)
+        )
+
+
+def test_many_labels_do_not_make_an_endless_picture():
+    """A width that can be saved and opened."""
+    labels = np.tile([1, 2], 400)
+    logits = 5.0 * np.eye(3, dtype=np.float32)[np.repeat(labels, 2)]
+    figure = jax_ctc.plot_alignment(
+        jax_ctc.ctc_posteriors(logits, labels), jax_ctc.ctc_align(logits, labels)
+    )
+    assert figure.get_figwidth() == 60
 
 
 def test_an_empty_label_is_all_blank():

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 import jax_ctc
-from tests.alignments import B, T, U, flagged, problem, slope
+from tests.alignments import (
+    B,
+    T,
+    U,
+    assert_flagged_rows_have_no_slope,
+    flagged,
+    problem,
+    slope,
+)
 from tests.oracle import log_softmax
 from tests.oracle_paths import posteriors_by_enumeration
 
@@ -114,6 +122,14 @@ def test_flagged():
     gradient = np.asarray(jax.grad(total)(logits))
     assert not gradient[:6].any()
     assert gradient[6].any()
+
+
+@pytest.mark.parametrize("field", ["log_likelihood", "label", "blank"])
+def test_flagged_rows_have_no_slope(field):
+    """The derivative is exactly 0, whatever is done with the value."""
+    assert_flagged_rows_have_no_slope(
+        lambda *arguments: getattr(jax_ctc.ctc_posteriors(*arguments), field)
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 import jax_ctc
-from tests.alignments import T, flagged, problem, slope
+from tests.alignments import (
+    T,
+    assert_flagged_rows_have_no_slope,
+    flagged,
+    problem,
+    slope,
+)
 from tests.oracle import collapse, log_softmax
 from tests.oracle_paths import Trellis, weighted_paths
 
@@ -144,6 +150,12 @@ def test_flagged():
         value = np.nan if b == 4 else -np.inf
         np.testing.assert_array_equal(result.log_prob[b], [value] * 2)
     assert all(collapse(row) == (1, 2, 3) for row in result.tokens[6].tolist())
+
+    def log_prob(*arguments):
+        key = jax.random.key(0)
+        return jax_ctc.sample_alignments(key, *arguments, num_samples=2).log_prob
+
+    assert_flagged_rows_have_no_slope(log_prob)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,13 @@ def test_the_score_of_a_word_counts_frames():
         (("a", "x"), {}, ValueError, "`frame_rate` must be frames per second.*'x'"),
         (("a", 1), {"vocabulary": "-a"}, ValueError, "class 2 is not among its 2"),
         (("a", 1), {"separator": " "}, ValueError, "it needs `vocabulary`"),
+        (
+            ("a", 1),
+            {"vocabulary": "-ab", "separator": 3},
+            ValueError,
+            "got separator=3",
+        ),
+        (("a", 1), {"vocabulary": iter("-ab")}, TypeError, "`vocabulary` must hold"),
     ],
 )
 def test_mistakes(arguments, options, error, message):
@@ -175,10 +182,23 @@ def test_nothing_to_write(format):
         (SPANS, "a.txt", {}, r"`format` must be one of 'textgrid', .* got the path"),
         (SPANS, "a.srt", {"format": "word"}, "got format='word'"),
         (SPANS, None, {}, "`format` must be given for an open file"),
-        (SPANS, "a.json", {"duration": 1.0}, "at least the end of the last span, 3662"),
+        (
+            SPANS,
+            "a.json",
+            {"duration": 1.0},
+            "at least the end of the last span, 3662;",
+        ),
         ([TokenSpan("a b", 0, 1, 1)], "a.ctm", {}, "'a b' cannot be written"),
         ([TokenSpan("a\n\nb", 0, 1, 1)], "a.srt", {}, "ends at an empty line"),
         ([TokenSpan("", 0, 1, 1)], "a.vtt", {}, "ends at an empty line"),
+        ([TokenSpan(" ", 0, 1, 1)], "a.srt", {}, "join words by"),
+        ([TokenSpan("a\r\r\nb", 0, 1, 1)], "a.vtt", {}, "ends at an empty line"),
+        (SPANS[::-1], "a.TextGrid", {}, "must be in order.* at 1, after 3662 s"),
+        ([TokenSpan("a", -1, 1, 1)], "a.srt", {}, "start at 0 or later"),
+        ([TokenSpan("a", 0, 1, np.nan)], "a.json", {}, "finite numbers"),
+        ([], "a.TextGrid", {}, "there is no span: pass `duration`"),
+        (SPANS[:1], "a.ctm", {"name": ";;x"}, "comments by ';;'"),
+        (SPANS, "a.json", {"duration": "long"}, "must be seconds.*got 'long'"),
     ],
 )
 def test_what_cannot_be_written(spans, file, options, message, tmp_path):
@@ -187,3 +207,12 @@ def test_what_cannot_be_written(spans, file, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         jax_ctc.write_spans(spans, target, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_utterance_or_no_file(tmp_path):
+    """All utterances at once is the likeliest mistake."""
+    with pytest.raises(TypeError, match="got list at 0. .* write them one by one"):
+        jax_ctc.write_spans([SPANS], tmp_path / "a.srt")
+    with pytest.raises(TypeError, match="`file` must be a path .* got None"):
+        jax_ctc.write_spans(SPANS, None, format="srt")
+    jax_ctc.write_spans(SPANS, tmp_path / "a", format="TextGrid")

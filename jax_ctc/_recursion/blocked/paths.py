@@ -80,7 +80,7 @@ def keep_back(lattice: Lattice) -> Any:
     """Return the step of (max, *), which keeps a back-pointer per state: int8 [B, S].
 
     Of equally probable ways, stay goes before move, and move before skip: the path
-    that was further along. It says its labels as early as any best path does.
+    that was further along.
     """
 
     def step(alpha: State, emission: Emission) -> tuple[State, jax.Array]:
