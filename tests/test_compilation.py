@@ -327,11 +327,10 @@ def test_export_chooses_by_platform(x64):
     assert "bitcast_convert" in text("cuda", jnp.float64)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_export_round_trip(dtype, x64):
+def test_export_round_trip():
     """One program for cpu, cuda and tpu, through bytes and back: the same numbers."""
     logits, *rest = batch(7, classes=300)
-    arguments = jnp.asarray(logits, dtype), *rest
+    arguments = jnp.asarray(logits), *rest
     function = jax.jit(lambda x, *rest: jax_ctc.ctc_loss_with_status(x, *rest))
     platforms = ("cpu", "cuda", "tpu")
     exported = jax.export.export(function, platforms=platforms)(*arguments)
