@@ -2,8 +2,8 @@
 
     python -m benchmarks.alignment
 
-Prints the three tables of docs/performance.md and docs/alignment.md, as Markdown. Times
-are medians of interleaved rounds; ratios are to value and gradient of `ctc_loss`.
+Prints the three tables of docs/performance.md, as Markdown. Times are medians of
+interleaved rounds; ratios are to value and gradient of `ctc_loss`.
 """
 
 import multiprocessing
@@ -22,6 +22,8 @@ from rich.progress import Progress
 import jax_ctc
 from benchmarks.contenders import Program
 from benchmarks.measure import interleave
+from jax_ctc import _recursion
+from jax_ctc._likelihood import emissions_of, pose, prepare
 from tests.cases import named
 from tests.oracle import log_softmax
 from tests.oracle_paths import Trellis
@@ -126,8 +128,27 @@ def recordings() -> Iterator[tuple[str, ...]]:
         yield name, f"{first:.1f} s", f"{second:.1f} s", f"{memory:.0f} MiB", str(found)
 
 
+def sizes() -> Iterator[tuple[str, ...]]:
+    """Yield what tables over the recording would hold, and what is held."""
+    frames, classes, labels = RECORDING
+    states = 2 * labels + 1
+    yield "alpha of every frame, float32", f"{4 * frames * states / MIB:.0f} MiB"
+    yield "back-pointers of every frame, int8", f"{frames * states / MIB:.0f} MiB"
+    packed = frames * -(-states // 4)
+    yield "the same at two bits: `ctc_align_chunks`", f"{packed / MIB:.0f} MiB"
+    for size in (classes, 5_000):
+        arguments = (
+            jax.ShapeDtypeStruct((frames, size), jnp.float32),
+            jax.ShapeDtypeStruct((labels,), jnp.int32),
+        )
+        compiled = jax.jit(jax_ctc.ctc_align).lower(*arguments).compile()
+        memory = compiled.memory_analysis()
+        held = f"{memory.temp_size_in_bytes / MIB:.0f} MiB" if memory else "unknown"
+        yield f"temporaries of `ctc_align`, {size} classes", held
+
+
 def peaky() -> tuple[np.ndarray, np.ndarray]:
-    """Return what a trained model gives: one sharp path and long blanks."""
+    """Return one sharp path and long blanks, as after training."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 32)).astype(np.float32)
     labels = rng.integers(1, 32, 300).astype(np.int32)
@@ -138,7 +159,7 @@ def peaky() -> tuple[np.ndarray, np.ndarray]:
 
 def precision() -> Iterator[tuple[str, ...]]:
     """Yield a row per input: errors of float32 against float64."""
-    inputs = {"a trained model": peaky()}
+    inputs = {"sharp, as after training": peaky()}
     for case in map(named, ("normal", "normal_times_5", "confident_and_wrong")):
         batch = case.make()
         inputs[case.note] = batch.logits[0], batch.labels[0]
@@ -147,6 +168,13 @@ def precision() -> Iterator[tuple[str, ...]]:
     def gradient(logits: jax.Array, labels: jax.Array) -> jax.Array:
         return jax.grad(jax_ctc.alignment_entropy)(logits, labels)
 
+    @jax.jit
+    def gradient_by_scan(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        spec, batch = prepare(logits, labels, None, None, blank_id=0)
+        scores, problem, _ = pose(spec, batch)
+        emissions = emissions_of(spec, scores, problem)
+        return _recursion.entropy_backward("scan", problem.lattice, emissions)[2][0]
+
     for name, (logits, labels) in inputs.items():
         log_probs = log_softmax(logits)
         trellis = Trellis(log_probs, labels)
@@ -154,7 +182,13 @@ def precision() -> Iterator[tuple[str, ...]]:
         entropy = float(jax_ctc.alignment_entropy(logits, labels))
         tokens = np.asarray(jax_ctc.ctc_align(logits, labels).tokens)
         gap = score - log_probs[np.arange(len(tokens)), tokens].sum()
+        posteriors = jax_ctc.ctc_posteriors(logits, labels)
+        states = np.zeros((len(logits), 2 * len(labels) + 1), np.float32)
+        states[:, 1::2], states[:, ::2] = posteriors.label, posteriors.blank
+        mean = (states * log_probs.astype(np.float32)[:, trellis.states]).sum()
+        difference = float(posteriors.log_likelihood) - float(mean)
         single = np.asarray(gradient(logits, labels))
+        by_scan = np.asarray(gradient_by_scan(logits, labels))
         with jax.enable_x64(True):
             double = np.asarray(gradient(logits.astype(np.float64), labels))
         yield (
@@ -162,7 +196,9 @@ def precision() -> Iterator[tuple[str, ...]]:
             "×".join(map(str, (*logits.shape, len(labels)))),
             f"{exact:.4g}",
             f"{abs(entropy - exact) / exact:.0e}",
+            f"{abs(difference - exact) / exact:.0e}",
             f"{np.abs(single - double).max():.0e}",
+            f"{np.abs(by_scan - double).max():.0e}",
             f"{abs(gap):.0e}",
         )
 
@@ -193,9 +229,13 @@ def main() -> None:
             ("how", "first call", "second call", "peak memory", "labels found"),
             recordings(),
         )
+        table(console, ("what", "size"), sizes())
         table(
             console,
-            ("logits", "T×V×U", "entropy", "its error", "gradient error", "path gap"),
+            (
+                *("logits", "T×V×U", "entropy", "its error", "of ln Z − E[ln p]"),
+                *("gradient error", "of autodiff", "path gap"),
+            ),
             precision(),
         )
 

@@ -3,6 +3,7 @@
 from jax_ctc._align import ctc_align
 from jax_ctc._align_chunks import ctc_align_chunks
 from jax_ctc._decode import greedy_decode
+from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._entropy import alignment_entropy
 from jax_ctc._lengths import lengths_from_paddings, minimum_frames
 from jax_ctc._loss import (
@@ -19,14 +20,18 @@ from jax_ctc._span_files import write_spans
 from jax_ctc._spans import TokenSpan, token_spans
 from jax_ctc._status import Status, explain, raise_if
 from jax_ctc._types import CTCAlignment, CTCPosteriors, CTCSamples, Hypotheses
+from jax_ctc._watch import watch
 
 __all__ = [
     "CTCAlignment",
     "CTCPosteriors",
     "CTCSamples",
+    "Finding",
     "Hypotheses",
+    "Report",
     "Status",
     "TokenSpan",
+    "Utterance",
     "alignment_entropy",
     "check_batch",
     "ctc_align",
@@ -35,6 +40,7 @@ __all__ = [
     "ctc_loss_from_log_probs",
     "ctc_loss_with_status",
     "ctc_posteriors",
+    "diagnose",
     "explain",
     "greedy_decode",
     "lengths_from_paddings",
@@ -45,6 +51,7 @@ __all__ = [
     "reduce_loss_and_weight",
     "sample_alignments",
     "token_spans",
+    "watch",
     "write_spans",
 ]
 

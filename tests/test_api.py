@@ -53,7 +53,8 @@ def test_arrays_are_positional_and_options_are_not(name):
         is_option = parameter.name in {
             *("blank_id", "infeasible", "implementation", "weights", "axis_name"),
             *("num_samples", "vocabulary", "separator", "format", "name", "duration"),
-            *("title", "vocab_axis", "time_axis"),
+            *("title", "inputs", "every", "keep", "on_report", "most_reports"),
+            *("vocab_axis", "time_axis"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 

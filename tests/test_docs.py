@@ -56,5 +56,5 @@ def test_public_docstrings_have_examples():
     }
     public = {n for n in jax_ctc.__all__ if callable(getattr(jax_ctc, n))}
     records = {"CTCAlignment", "CTCPosteriors", "CTCSamples", "Hypotheses"}
-    records |= {"Status", "TokenSpan"}
+    records |= {"Finding", "Report", "Status", "TokenSpan", "Utterance"}
     assert public - found == records

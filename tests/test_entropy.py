@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jax_ctc
+from benchmarks.alignment import peaky
 from tests.alignments import (
     T,
     assert_flagged_rows_have_no_slope,
@@ -38,22 +39,11 @@ def test_uniform_logits_count_the_paths():
     np.testing.assert_allclose(np.exp(entropy), 3003, rtol=1e-5)  # C(14, 8)
 
 
-def peaky():
-    """A trained model: almost one path, entropy near 0, long blanks."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(1, 4000, 32)).astype(np.float32)
-    labels = rng.integers(1, 32, (1, 300)).astype(np.int32)
-    logits[:, :, 0] += 15
-    frames = np.sort(rng.choice(1999, 300, replace=False)) * 2
-    logits[0, frames, labels[0]] += 25
-    return logits, labels
-
-
 @pytest.mark.parametrize("name", ["normal", "normal_times_5", "confident", "peaky"])
 def test_long_utterances_keep_four_digits(name):
     """1e-4 relative at T = 4000 in float32, however small the entropy."""
     if name == "peaky":
-        logits, labels = peaky()
+        logits, labels = (x[None] for x in peaky())
     else:
         batch = named("confident_and_wrong" if name == "confident" else name).make()
         logits, labels = batch.logits[:1], batch.labels[:1]
@@ -65,8 +55,8 @@ def test_long_utterances_keep_four_digits(name):
 @pytest.mark.parametrize("name", ["normal", "peaky"])
 def test_the_gradient_of_long_utterances(name):
     """float32 within 1e-6 of the entropy, against float64 at T = 4000."""
-    logits, labels = peaky() if name == "peaky" else named(name).make()[:2]
-    logits, labels = logits[:1], labels[:1]
+    arrays = [x[None] for x in peaky()] if name == "peaky" else named(name).make()
+    logits, labels = arrays[0][:1], arrays[1][:1]
 
     def gradient(x):
         return jax.grad(lambda x: jax_ctc.alignment_entropy(x, labels).sum())(x)

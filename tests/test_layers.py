@@ -38,15 +38,31 @@ LAYERS = [
     {"_align_chunks"},
     {"_spans"},
     {"_plot", "_span_files"},
+    {f"_diagnose/{module}" for module in ("batch", "guess", "odds", "text")},
+    {"_diagnose/picture", "_diagnose/reading"},
+    {"_diagnose/judge", "_diagnose/page"},
+    {"_diagnose/report"},
+    {"_diagnose/facts", "_diagnose/frames", "_diagnose/pairs", "_diagnose/structure"},
+    {"_diagnose/alternatives", "_diagnose/lengths", "_diagnose/table"},
+    {"_diagnose/doctor"},
+    {"_diagnose"},
+    {"_watch"},
     {""},
+    {"__main__"},
 ]
-ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "chex", "jaxtyping"}
+ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
 STANDARD = {
-    *("collections", "dataclasses", "enum", "functools", "html", "itertools"),
-    *("json", "math", "operator", "pathlib", "typing"),
+    *("argparse", "base64", "collections", "concurrent", "dataclasses", "enum"),
+    *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
+    *("sys", "typing", "warnings", "zipfile"),
 }
 # Extras, imported only inside the function that needs them.
-EXTRAS = {"_plot": {"matplotlib"}}
+EXTRAS = {
+    "_plot": {"matplotlib"},
+    "_diagnose/picture": {"matplotlib"},
+    "_diagnose/text": {"rich"},
+    "__main__": {"rich"},
+}
 
 MODULES = {
     path.relative_to(PACKAGE)

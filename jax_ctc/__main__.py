@@ -1,0 +1,150 @@
+"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch."""
+
+import argparse
+import pathlib
+import sys
+import zipfile
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_ctc._diagnose import Report, diagnose
+
+_ARRAYS = ("logits", "labels", "logit_lengths", "label_lengths")
+_ONE_ARRAY = b"\x93NUMPY"  # how an .npy file starts
+_OPTIONS = ("blank_id", "inputs", "vocabulary")
+_EPILOG = """\
+FILE.npz holds the arguments of jax_ctc.diagnose by their names: logits and labels, and
+as needed logit_lengths, label_lengths, blank_id, inputs, vocabulary. Save one with
+
+  np.savez("batch.npz", logits=logits, labels=labels, logit_lengths=..., ...)
+
+Exit code: 0 nothing above note, 1 findings above note, 2 the file or an option is bad.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        report = diagnose(**load(options.file, options))
+    except (OSError, TypeError, ValueError) as error:
+        print(f"{options.file}: {error}", file=sys.stderr)
+        return 2
+    try:
+        if options.html:
+            options.html.write_text(report.to_html(), encoding="utf-8")
+        if options.json:
+            print(report.to_json())
+        else:
+            _print(report)
+            if options.html:
+                print(f"saved {options.html}")
+    except (ModuleNotFoundError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 1 if report.codes() else 0
+
+
+def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `diagnose` that the file and the options give.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no .npz file, or holds other things than the arguments.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(_ONE_ARRAY)) == _ONE_ARRAY:
+            raise ValueError("this is one array; save the batch by np.savez, by name")
+        if not zipfile.is_zipfile(stream):
+            raise ValueError("not an .npz file, as np.savez writes them")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    known = (*_ARRAYS, *_OPTIONS)
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        hint = ""
+        if "log_probs" in unknown:
+            hint = "; save log-probabilities as logits, and pass --inputs log_probs"
+        raise ValueError(
+            f"holds {', '.join(unknown)}, which `diagnose` does not take; it takes"
+            f" {', '.join(known)}{hint}"
+        )
+    missing = [name for name in _ARRAYS[:2] if name not in found]
+    if missing:
+        raise ValueError(
+            f"lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}"
+        )
+    arguments = {name: _array(array) for name, array in found.items()}
+    for name in _OPTIONS[:2]:
+        if name in arguments:
+            arguments[name] = arguments[name].item()
+    if "vocabulary" in arguments:
+        arguments["vocabulary"] = arguments["vocabulary"].tolist()
+    if options.vocabulary:
+        text = options.vocabulary.read_text(encoding="utf-8")
+        arguments["vocabulary"] = text.removesuffix("\n").split("\n")
+    for name in _OPTIONS[:2]:
+        if getattr(options, name) is not None:
+            arguments[name] = getattr(options, name)
+    return arguments
+
+
+def _array(array: np.ndarray) -> np.ndarray:
+    """Return bfloat16 as such: NumPy saves it as two nameless bytes."""
+    return array.view(jnp.bfloat16) if array.dtype == np.dtype("V2") else array
+
+
+def _print(report: Report) -> None:
+    """Print tables, or plain text where rich is not installed."""
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:
+        print(report)
+        print("for tables: pip install 'jax_ctc[doctor]'", file=sys.stderr)
+        return
+    # A pipe has no width of its own, and a cut figure is no figure.
+    Console(width=None if sys.stdout.isatty() else 120).print(report)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jax_ctc", description="Exact CTC for JAX, on the command line."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "diagnose",
+        help="say why the loss of a saved batch is wrong",
+        description="Say why the CTC loss of a saved batch is wrong.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("file", type=pathlib.Path, metavar="FILE.npz")
+    command.add_argument(
+        "--blank-id", type=int, help="the blank that the loss was given"
+    )
+    command.add_argument(
+        "--inputs", choices=("logits", "log_probs"), help="what `logits` holds"
+    )
+    command.add_argument(
+        "--vocabulary",
+        type=pathlib.Path,
+        metavar="FILE.txt",
+        help="names of the V classes, one a line",
+    )
+    command.add_argument(
+        "--json", action="store_true", help="print JSON instead of tables"
+    )
+    command.add_argument(
+        "--html",
+        type=pathlib.Path,
+        metavar="PAGE.html",
+        help="also save one self-contained page, with pictures",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Other ways to read the whole batch, each the mistake of one line of code.
+
+Only readings that the labels allow are offered: the true blank cannot occur among the
+labels, a shift cannot leave the classes.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.structure import (
+    log_choose,
+    normalise,
+    padding_finding,
+    trailing,
+)
+
+# Vocabularies put up to a handful of special classes in front of the first label.
+SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5)
+
+# Of a large vocabulary: first and last, the classic pair, and those that win most.
+BLANKS = 6
+
+
+class Alternative(NamedTuple):
+    """A reading, and what to say if it is the right one."""
+
+    code: str
+    reading: Reading
+    evidence: dict[str, Any]
+    message: str
+    tries: int  # how many of its kind were tried
+    is_shorter: bool = False  # has fewer labels
+    pattern: float = 0.0  # nats that the labels alone speak for it
+
+
+def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
+    """Yield every reading worth a test."""
+    yield from _other_blanks(given, base)
+    yield from _other_end(given, base)
+    yield from _shifted(base)
+    yield from _reversed(base)
+    yield from _other_axes(base)
+    yield from _padding(given, base)
+
+
+def _other_blanks(given: Given, base: Reading) -> Iterator[Alternative]:
+    live = np.arange(base.log_probs.shape[1])[None, :] < base.logit_lengths[:, None]
+    wins = np.bincount(base.log_probs.argmax(2)[live], minlength=base.num_classes)
+    classic = [base.num_classes - 1, 0]
+    ranked = classic + np.argsort(-wins, kind="stable").tolist()
+    possible = [
+        c for c in dict.fromkeys(ranked) if base.share[c] == 0 and c != base.blank_id
+    ][:BLANKS]
+    for c in possible:
+        yield Alternative(
+            "WRONG_BLANK",
+            dataclasses.replace(base, blank_id=c),
+            {"blank_id": base.blank_id, "acts_as_blank": c},
+            f"class {given.name(c)} acts as the blank, not class"
+            f" {given.name(base.blank_id)}: pass blank_id={c}",
+            len(classic) if c in classic else base.num_classes,
+        )
+
+
+def _other_end(given: Given, base: Reading) -> Iterator[Alternative]:
+    """The blank at the other end of the vocabulary, and every label moved over."""
+    last = base.num_classes - 1
+    if last < 1 or base.blank_id not in (0, last):
+        return
+    blank, shift = (last, -1) if base.blank_id == 0 else (0, 1)
+    labels = _moved(base, shift, blank)
+    if labels is None:
+        return
+    yield Alternative(
+        "WRONG_BLANK",
+        dataclasses.replace(base, blank_id=blank, labels=labels),
+        {"blank_id": base.blank_id, "acts_as_blank": blank, "shift": shift},
+        f"class {given.name(blank)} acts as the blank, not class"
+        f" {given.name(base.blank_id)}, and the labels are numbered around the wrong"
+        f" one: pass blank_id={blank} and labels {shift:+d}",
+        2,
+    )
+
+
+def _moved(base: Reading, shift: int, blank_id: int) -> np.ndarray | None:
+    """Return the labels shifted, or None if they would leave the classes."""
+    used = base.labels[base.inside]
+    # What is no class now may be padding that was counted; it says nothing.
+    moved = used[(used >= 0) & (used <= base.num_classes)] + shift
+    if not moved.size or moved.min() < 0 or moved.max() >= base.num_classes:
+        return None
+    if (moved == blank_id).any():
+        return None
+    return np.where(base.inside, base.labels + shift, base.labels).astype(np.int32)
+
+
+def _shifted(base: Reading) -> Iterator[Alternative]:
+    for shift in SHIFTS:
+        labels = _moved(base, shift, base.blank_id)
+        if labels is None:
+            continue
+        sign = "+" if shift > 0 else "-"
+        yield Alternative(
+            "LABELS_SHIFTED",
+            dataclasses.replace(base, labels=labels),
+            {"shift": shift},
+            f"label ids are off by {-shift:+d}: the scores fit `labels {sign}"
+            f" {abs(shift)}`; a blank or another special class was put in front of the"
+            " vocabulary, or removed, on one side only",
+            len(SHIFTS),
+        )
+
+
+def _reversed(base: Reading) -> Iterator[Alternative]:
+    lengths = np.clip(base.label_lengths, 0, base.labels.shape[1])
+    place = np.arange(base.labels.shape[1])[None, :]
+    mirror = np.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+    labels = np.take_along_axis(base.labels, mirror, axis=1)
+    yield Alternative(
+        "REVERSED",
+        dataclasses.replace(base, labels=labels),
+        {},
+        "transcripts fit when read backwards: labels, or frames, are in reverse order"
+        " (the two cannot be told apart); reverse one, inside its length only",
+        1,
+    )
+
+
+def _other_axes(base: Reading) -> Iterator[Alternative]:
+    utterances, frames, classes = base.log_probs.shape
+    for first, second, names in ((0, 1, "[T, B, V]"), (1, 2, "[B, V, T]")):
+        if (utterances, frames, classes)[first] != (utterances, frames, classes)[
+            second
+        ]:
+            continue
+        swapped = np.swapaxes(base.log_probs, first, second)
+        if second == 2:  # the softmax went over time: undo it as far as can be
+            swapped = normalise(swapped)
+        yield Alternative(
+            "TIME_MAJOR",
+            dataclasses.replace(base, log_probs=np.ascontiguousarray(swapped)),
+            {"axes": names},
+            f"the scores fit when read as {names}, which has the same shape here: pass"
+            f" jnp.swapaxes(logits, {first}, {second})",
+            2,
+        )
+
+
+def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
+    """Rows counted to one full length, many of which end in runs of one class."""
+    lengths = base.label_lengths
+    full = int(lengths.max(initial=0))
+    if full > base.labels.shape[1] or (lengths != full).any() or full < 2:
+        return
+    for pad in np.unique(base.labels[:, full - 1]):
+        run = trailing(base.labels, lengths, int(pad))
+        if (run > 0).sum() * 2 < len(run) or run.max() < 2:
+            continue
+        # Sentences end in full stops, so the last id counts for nothing; that m more of
+        # a row's k equal ids come just before it, by chance, has this probability.
+        k = (base.labels[:, : full - 1] == pad).sum(1)
+        m = np.maximum(run - 1, 0)
+        pattern = log_choose(full - 1, k) - log_choose(full - 1 - m, k - m)
+        finding = padding_finding(given, int(pad), run, 0.0)
+        yield Alternative(
+            finding.code,
+            dataclasses.replace(base, label_lengths=(lengths - run).astype(np.int32)),
+            {"pad_id": int(pad), "counted": int(run.sum())},
+            finding.message,
+            base.num_classes,
+            is_shorter=True,
+            pattern=float(pattern.sum()),
+        )

@@ -1,0 +1,98 @@
+"""The examination: structure first, then rival readings, then the plain facts."""
+
+import math
+
+import numpy as np
+
+from jax_ctc._diagnose import facts, lengths, structure
+from jax_ctc._diagnose.alternatives import Alternative, alternatives
+from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.frames import cut
+from jax_ctc._diagnose.judge import Verdict, cheaper, compare
+from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS
+from jax_ctc._diagnose.pairs import shuffled
+from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.report import ERROR, Finding
+
+# Mistakes come in pairs now and then; each is looked for on top of the ones found.
+_ROUNDS = 3
+
+
+def examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
+    """Return everything found, causes before symptoms; `status` [B] as passed."""
+    if given.scores.size == 0 or given.labels.size == 0:
+        return tuple(facts.status_bits(given, status, status, []))
+    is_usable = structure.usable(given)
+    causes, reading = _structure(given, is_usable)
+    for _ in range(_ROUNDS):
+        best = _best(given, reading, is_usable)
+        if best is None or best[0].code in {finding.code for finding in causes}:
+            break
+        causes.append(best[0])
+        reading = best[1]
+    return (
+        *causes,
+        *facts.status_bits(given, status, reading.status, [f.code for f in causes]),
+        *facts.tight(reading),
+        *facts.all_blank(reading),
+    )
+
+
+def _structure(given: Given, is_usable: np.ndarray) -> tuple[list[Finding], Reading]:
+    """Mend what the arrays give away, one mistake on top of another."""
+    reading = structure.first_reading(given, is_usable)
+    causes = []
+    for test in (
+        lambda r: structure.scale(given, r, is_usable),
+        lengths.swapped_lengths,
+        lambda r: lengths.length_units(given, r),
+        lambda r: structure.counted_padding(given, r),
+    ):
+        mended = test(reading)
+        if mended is not None:
+            causes.append(mended.finding)
+            reading = mended.reading
+    return causes, structure.tempered(reading)
+
+
+def _best(
+    given: Given, base: Reading, is_usable: np.ndarray
+) -> tuple[Finding, Reading] | None:
+    """Return the alternative with the most evidence, if the odds are met."""
+    found = []
+    for alternative in alternatives(given, base):
+        if not cheaper(base, alternative.reading):
+            continue
+        verdict = compare(base, alternative.reading, is_shorter=alternative.is_shorter)
+        if _is_believed(base, alternative, verdict):
+            found.append((_finding(alternative, verdict), alternative.reading))
+    found += [x for x in (shuffled(base), cut(base, is_usable)) if x is not None]
+    return max(found, key=lambda pair: pair[0].evidence["nats"], default=None)
+
+
+def _is_believed(base: Reading, alternative: Alternative, verdict: Verdict) -> bool:
+    """Hold the evidence against the prior odds, paid once per alternative tried.
+
+    Where it makes more than half of the unscorable utterances scorable, and leaves none
+    unscorable that was not, something is known to be wrong already.
+    """
+    unscorable = base.log_p == -np.inf
+    broken = (alternative.reading.log_p == -np.inf) & ~unscorable
+    explains = unscorable.any() and verdict.cleared * 2 > unscorable.sum()
+    odds = LOG_EVEN if explains and not broken.any() else LOG_ODDS
+    odds += math.log(alternative.tries)
+    return verdict.per_class + alternative.pattern > odds and verdict.nats > odds
+
+
+def _finding(alternative: Alternative, verdict: Verdict) -> Finding:
+    return Finding(
+        alternative.code,
+        ERROR,
+        tuple(np.flatnonzero(verdict.gain > 0).tolist()),
+        {
+            "nats": round(verdict.nats, 1),
+            "nats_each_class_once": round(verdict.per_class, 1),
+            **alternative.evidence,
+        },
+        alternative.message,
+    )

@@ -1,0 +1,130 @@
+"""Lengths that are swapped, or count something else: the numbers give them away."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.odds import CHANCE_FAULT, LOG_EVEN, STRAY
+from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.report import ERROR, Finding
+from jax_ctc._diagnose.structure import Mended
+from jax_ctc._validate import needed_frames
+
+
+def swapped_lengths(base: Reading) -> Mended | None:
+    """Find frames in label_lengths and labels in logit_lengths."""
+    mended = dataclasses.replace(
+        base, logit_lengths=base.label_lengths, label_lengths=base.logit_lengths
+    )
+    before, after = _countable(base), _countable(mended)
+    if before.any() or not after.all():
+        return None
+    # A short utterance is infeasible either way, so one reading must be impossible for
+    # more than that: label lengths beyond U, or labels that end in padding alone.
+    beyond = base.label_lengths > base.labels.shape[1]
+    if not beyond.any() and not (len(beyond) > 1 and _ends_are_constant(mended)):
+        return None
+    nats = len(beyond) * -math.log(CHANCE_FAULT)
+    finding = Finding(
+        "LENGTHS_SWAPPED",
+        ERROR,
+        tuple(range(len(beyond))),
+        {
+            "nats": round(nats, 1),
+            "unscorable_as_passed": len(beyond),
+            "unscorable_swapped": 0,
+        },
+        "logit_lengths and label_lengths are exchanged: no utterance can be scored as"
+        " passed and all can the other way round; pass logit_lengths (frames) third"
+        " and label_lengths (labels) fourth, or by keyword",
+    )
+    return Mended(finding, mended)
+
+
+def length_units(given: Given, base: Reading) -> Mended | None:
+    """Find lengths that count something other than frames."""
+    full = base.log_probs.shape[1]
+    everyone = tuple(range(len(base.logit_lengths)))
+    if given.fractions:
+        names = " and ".join(given.fractions)
+        finding = Finding(
+            "LENGTH_UNITS",
+            ERROR,
+            everyone,
+            {"fractions": list(given.fractions), "frames": full},
+            f"{names} hold fractions of the padded length, where the loss counts whole"
+            " frames and labels: multiply by the padded size and round to int32",
+        )
+        return Mended(finding, base)
+    lengths, count = base.logit_lengths, len(base.logit_lengths)
+    longest = int(lengths.max())
+    if (lengths >= 0).all() and longest == 1 and full > 1:
+        # Real lengths anywhere in 0..T would all be 0 or 1 with this probability.
+        nats = count * math.log((full + 1) / 2)
+        if nats > LOG_EVEN and not _countable(base).all():
+            finding = Finding(
+                "LENGTH_UNITS",
+                ERROR,
+                everyone,
+                {"nats": round(nats, 1), "longest": 1, "frames": full},
+                f"no logit length exceeds 1 beside T = {full} frames: fractions were"
+                " cast to integers before they were multiplied by T; multiply first",
+            )
+            whole = np.full_like(lengths, full)
+            return Mended(finding, dataclasses.replace(base, logit_lengths=whole))
+    beyond = lengths > full
+    factor = _factor(longest, full)
+    if not beyond.any() or (lengths < 0).any() or factor < 1.5:
+        return None
+    # In other units all lengths spread over 0..factor * T. In frames, those beyond T
+    # are strays, of which a batch has STRAY per utterance, and the others fit 0..T.
+    nats = beyond.sum() * -math.log(STRAY) - (~beyond).sum() * math.log(factor)
+    frames = np.minimum(np.ceil(lengths / factor), full).astype(np.int32)
+    mended = dataclasses.replace(base, logit_lengths=frames)
+    if nats < LOG_EVEN or not _countable(mended).all():
+        return None
+    finding = Finding(
+        "LENGTH_UNITS",
+        ERROR,
+        everyone,
+        {
+            "nats": round(float(nats), 1),
+            "longest": longest,
+            "frames": full,
+            "factor": round(factor, 3),
+            "beyond": int(beyond.sum()),
+        },
+        f"logit lengths reach {longest} beside T = {full} frames, a factor of"
+        f" {factor:.4g}: they count samples, or frames from before subsampling; divide"
+        " them as the model divides time",
+    )
+    return Mended(finding, mended)
+
+
+def _countable(reading: Reading) -> np.ndarray:
+    """Return [B] bool: lengths are lengths, and there are frames enough."""
+    frames, labels = reading.log_probs.shape[1], reading.labels.shape[1]
+    good = (reading.logit_lengths >= 0) & (reading.logit_lengths <= frames)
+    good &= (reading.label_lengths >= 0) & (reading.label_lengths <= labels)
+    count = np.where(good, reading.label_lengths, 0)
+    return good & (needed_frames(reading.labels, count) <= reading.logit_lengths)
+
+
+def _ends_are_constant(reading: Reading) -> bool:
+    """Tell whether the rows hold one and the same id past the label lengths."""
+    past = reading.labels[~reading.inside]
+    return past.size > 0 and bool((past == past[0]).all())
+
+
+def _factor(longest: int, full: int) -> float:
+    """Return longest / full, made whole where it is near a whole number or small.
+
+    Networks subsample by small whole numbers, and padding beyond the longest utterance
+    makes the ratio too small, so it is rounded up.
+    """
+    ratio = longest / full
+    if round(ratio) >= 1 and abs(ratio / round(ratio) - 1) < 0.05:
+        return float(round(ratio))
+    return float(math.ceil(ratio)) if 1.5 <= ratio < 8 else ratio

@@ -1,0 +1,33 @@
+"""The odds that evidence has to beat, in one place, each with its reason.
+
+A finding is a likelihood ratio times prior odds. Nothing here was fitted to a model or
+a data set.
+"""
+
+import math
+
+# Most batches are healthy, and an alarm that is wrong costs more trust than one that is
+# missing costs time: a mistake is believed when the data favour it a million to one.
+# Where several alternatives are tried, each pays the logarithm of their number.
+LOG_ODDS = math.log(1e6)
+
+# A status bit has already shown that something is wrong; which of two explanations it
+# is, needs no more than what statisticians ask for: twenty to one.
+LOG_EVEN = math.log(20)
+
+# The transcripts of a good corpus are wrong now and then, and an overconfident model
+# charges without bound for each. Mixing one in ten "this one is wrong" into every
+# utterance bounds what a single one can say against, at ln 10, and keeps the ratio one.
+WRONG_TRANSCRIPTS = 0.1
+
+# The share of utterances expected to show a mistake that strikes utterances one by one.
+STRUCK = 0.1
+
+# How often an utterance cannot be scored for a reason of its own, and how often a
+# length is a stray number: generous, so that the evidence errs low.
+CHANCE_FAULT = 0.05
+STRAY = 1e-3
+
+# How sure a model may be of a frame: ten thousand to one, in the median. Beyond that it
+# is tempered, for no reader of speech or handwriting is wrong less often.
+LOG_SURE = math.log(1e4)

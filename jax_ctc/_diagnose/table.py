@@ -1,0 +1,101 @@
+"""The table: one utterance's row, mapped over the batch by `vmap`, compiled once."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jax_ctc._align import ctc_align
+from jax_ctc._decode import greedy_decode
+from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.report import Utterance
+from jax_ctc._entropy import alignment_entropy
+from jax_ctc._loss import ctc_loss_from_log_probs, ctc_loss_with_status
+from jax_ctc._posteriors import ctc_posteriors
+from jax_ctc._status import Status
+from jax_ctc._validate import needed_frames
+
+
+class Row(NamedTuple):
+    """One utterance on the device; a batch, and NumPy, once it is through."""
+
+    loss: Any  # [...] nats, as passed
+    status: Any  # [...] int32
+    blank_share: Any  # [...]
+    entropy: Any  # [...] nats
+    best_path_share: Any  # [...]
+    decoded: Any  # [..., T] int32
+    num_decoded: Any  # [...] int32
+
+
+def rows(given: Given) -> Row:
+    """Return the numbers of every utterance, on the host."""
+    of_batch = _rows(
+        given.blank_id,
+        given.inputs == "logits",
+        *(given.scores, given.labels, given.logit_lengths, given.label_lengths),
+    )
+    return Row(*(np.asarray(column) for column in of_batch))
+
+
+def utterances(given: Given, row: Row) -> tuple[Utterance, ...]:
+    """Word the rows for the report."""
+    names = [
+        tuple(str(flag.name) for flag in Status if bits & int(flag))
+        for bits in row.status.tolist()
+    ]
+    bad = (row.status & int(Status.BAD_LENGTH)) != 0
+    counts = np.clip(given.label_lengths, 0, given.labels.shape[1])
+    spare = given.logit_lengths - needed_frames(given.labels, counts)
+    return tuple(
+        Utterance(
+            index=b,
+            loss=float(row.loss[b]),
+            loss_per_label=float(row.loss[b]) / max(1, int(counts[b])),
+            loss_per_frame=float(row.loss[b]) / max(1, int(given.logit_lengths[b])),
+            spare_frames=None if bad[b] else int(spare[b]),
+            blank_share=float(row.blank_share[b]),
+            alignment_entropy=float(row.entropy[b]),
+            best_path_share=float(row.best_path_share[b]),
+            labels=given.spell(given.labels[b, : counts[b]]),
+            decoded=given.spell(row.decoded[b, : row.num_decoded[b]]),
+            status=names[b],
+        )
+        for b in range(len(row.loss))
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _rows(
+    blank_id: int,
+    normalise: bool,
+    scores: Float[Array, "B T V"],
+    labels: Int[Array, "B U"],
+    logit_lengths: Int[Array, " B"],
+    label_lengths: Int[Array, " B"],
+) -> Row:
+    def row(*batch: jax.Array) -> Row:
+        scores, _, frames, _ = batch
+        loss, status = ctc_loss_with_status(*batch, blank_id=blank_id)
+        passed = loss
+        if not normalise:
+            passed = ctc_loss_from_log_probs(*batch, blank_id=blank_id)
+        blank = ctc_posteriors(*batch, blank_id=blank_id).blank  # [T, U+1]
+        share = jnp.sum(blank) / jnp.maximum(frames, 1).astype(blank.dtype)
+        # exp(-inf + inf) of a flagged utterance is NaN; it has no best path.
+        best = jnp.exp(ctc_align(*batch, blank_id=blank_id).log_prob + loss)
+        greedy = greedy_decode(scores, frames, blank_id=blank_id)
+        return Row(
+            loss=passed,
+            status=status,
+            blank_share=jnp.where(status == 0, share, 0),
+            entropy=alignment_entropy(*batch, blank_id=blank_id),
+            best_path_share=jnp.where(status == 0, jnp.minimum(best, 1), 0),
+            decoded=greedy.labels,
+            num_decoded=greedy.lengths,
+        )
+
+    return jax.vmap(row)(scores, labels, logit_lengths, label_lengths)

@@ -1,0 +1,205 @@
+"""The doctor's confusion matrix: which code comes first when a fault is injected.
+
+    python -m tests.confusion
+
+trains the demo's line reader for a few seconds, keeps one that is not trained, and
+injects every fault of `tests/faults.py` at every strength into batches of held-out
+lines; then the same for the made-up models of `tests/emissions.py`, which have other
+habits than a reader of handwriting. `tests/test_faults.py` runs a part of it.
+"""
+
+import collections
+import functools
+import sys
+
+import numpy as np
+from flax import nnx
+
+from examples.handwriting.lines import compose_lines, load_split
+from examples.handwriting.model import LineReader
+from examples.handwriting.train import make_optimizer, read_lines, train_step
+from jax_ctc._diagnose.batch import read_batch
+from jax_ctc._diagnose.doctor import examine
+from jax_ctc._loss import ctc_loss_with_status
+from jax_ctc._status import Status
+from tests import emissions
+from tests.faults import FAULTS
+
+STEPS = 150  # enough to read nineteen digits of twenty; a few seconds
+STAGES = (0, 5, 20, 40, 80, STEPS)
+NUM_LINES, BATCH, SQUARE = 384, 16, 56
+NOTHING = "-"
+CODES = tuple(fault.code for fault in FAULTS)
+
+
+def findings(batch):
+    """Return the findings without the report around them: nothing else is compiled."""
+    options = {"blank_id": 0, "inputs": "logits", **batch}
+    arrays = [
+        options.pop(name)
+        for name in ("logits", "labels", "logit_lengths", "label_lengths")
+    ]
+    given = read_batch(tuple(arrays), vocabulary=None, **options)
+    _, status = ctc_loss_with_status(
+        given.scores,
+        given.labels,
+        given.logit_lengths,
+        given.label_lengths,
+        blank_id=given.blank_id,
+    )
+    return examine(given, np.asarray(status))
+
+
+@functools.cache
+def handwriting(seed=0):
+    """Return {steps: [N, T, 12] logits} of a reader as it learns, and the N lines.
+
+    The lines are held out; the last of the classes is one that nobody uses.
+    """
+    training, held_out = load_split()
+    model = LineReader(rngs=nnx.Rngs(seed))
+    optimizer = make_optimizer(model, STEPS)
+    rng = np.random.default_rng(seed)
+    lines = compose_lines(np.random.default_rng(1), held_out, NUM_LINES)
+    logits = {}
+    for step in range(STEPS + 1):
+        if step in STAGES:
+            read = np.asarray(read_lines(model, lines))
+            unused = read.mean(2, keepdims=True) - 5
+            logits[step] = np.concatenate([read, unused], axis=2)
+        train_step(model, optimizer, compose_lines(rng, training, 64))
+    return logits, lines
+
+
+def lines_batch(steps, seed, count=BATCH, width=None):
+    """Return `count` random held-out lines, cut to `width` frames that hold them."""
+    stages, lines = handwriting()
+    logits = stages[steps]
+    fits = np.flatnonzero(lines.widths <= (width or logits.shape[1]))
+    rows = np.random.default_rng(seed).permutation(fits)[:count]
+    return {
+        "logits": logits[rows, :width],
+        "labels": lines.labels[rows],
+        "logit_lengths": lines.widths[rows],
+        "label_lengths": lines.lengths[rows],
+    }
+
+
+def made_up(kind, seed, wrong=0.0, count=8):
+    """Return a batch of a made-up model."""
+    return emissions.batch(kind, np.random.default_rng(seed), count, wrong=wrong)
+
+
+def inject(source, seeds, *, is_trained=True, squares=None):
+    """Return {injected: Counter of first codes} over faults, strengths and seeds."""
+    matrix = {}
+    for fault in FAULTS:
+        if (not is_trained and not fault.untrained) or (fault.square and not squares):
+            continue
+        make = squares if fault.square else source
+        counts = matrix[fault.code] = collections.Counter()
+        for strength in fault.strengths:
+            for seed in seeds:
+                rng = np.random.default_rng(seed)
+                found = findings(fault.inject(make(seed), strength, rng))
+                counts[found[0].code if found else NOTHING] += 1
+    return matrix
+
+
+def clean(source, seeds):
+    """Return a Counter of the codes above note that healthy batches got."""
+    counts = collections.Counter()
+    for seed in seeds:
+        found = findings(source(seed))
+        codes = sorted({f.code for f in found if f.severity != "note"})
+        counts[" ".join(codes) or NOTHING] += 1
+    return counts
+
+
+def by_size(sources, seeds):
+    """Return {name: (first, nothing, another code)} shares over the hypotheses.
+
+    sources: {name: function of a seed}. Status bits need no evidence, so they are left
+    out, and so is TIGHT, which takes many utterances by definition.
+    """
+    shares = {}
+    for name, source in sources.items():
+        matrix = {
+            code: counts
+            for code, counts in inject(source, seeds).items()
+            if code not in Status.__members__ and code != "TIGHT"
+        }
+        runs = sum(counts.total() for counts in matrix.values())
+        silent = sum(counts[NOTHING] for counts in matrix.values()) / runs
+        first = rate(matrix)
+        shares[name] = (first, silent, 1 - first - silent)
+    return shares
+
+
+def rate(matrix):
+    """Return the share of runs whose first finding is the injected one."""
+    right = sum(counts[code] for code, counts in matrix.items())
+    return right / sum(counts.total() for counts in matrix.values())
+
+
+def table(matrix):
+    """Return the matrix as text: a row per fault, a column per first finding."""
+    columns = [*range(1, len(CODES) + 1), NOTHING]
+    lines = [" " * 27 + "".join(f"{column:>4}" for column in columns)]
+    for number, code in enumerate(CODES, start=1):
+        if code in matrix:
+            cells = [matrix[code][other] or "." for other in (*CODES, NOTHING)]
+            row = "".join(f"{cell:>4}" for cell in cells)
+            lines.append(f"{number:>2} {code:<24}{row}")
+    return "\n".join(lines)
+
+
+def main():
+    """Print everything; 1 if a clean batch is flagged or too few faults are found."""
+    seeds = range(5)
+    parts = {
+        f"handwriting, {STEPS} steps": inject(
+            functools.partial(lines_batch, STEPS),
+            seeds,
+            squares=lambda seed: lines_batch(STEPS, seed, SQUARE, SQUARE),
+        ),
+        "handwriting, untrained": inject(
+            functools.partial(lines_batch, 0), seeds, is_trained=False
+        ),
+    }
+    for kind in emissions.TRAINED:
+        parts[f"made up, {kind}"] = inject(functools.partial(made_up, kind), range(2))
+    healthy = {}
+    for steps in STAGES:
+        healthy[f"handwriting, {steps} steps"] = clean(
+            functools.partial(lines_batch, steps), range(40)
+        )
+    for kind in (*emissions.TRAINED, *emissions.UNTRAINED):
+        for wrong in (0.0, 0.25):
+            healthy[f"made up, {kind}, {wrong:.0%} wrong transcripts"] = clean(
+                functools.partial(made_up, kind, wrong=wrong), range(20)
+            )
+    for name, matrix in parts.items():
+        runs = sum(counts.total() for counts in matrix.values())
+        print(f"\n{name}: {rate(matrix):.1%} of {runs} first\n{table(matrix)}")
+    flagged = sum(c.total() - c[NOTHING] for c in healthy.values())
+    total = sum(counts.total() for counts in healthy.values())
+    print(f"\n{total} healthy batches, {flagged} with a code above note:")
+    for name, counts in healthy.items():
+        print(f"  {name}: {dict(counts)}")
+    print("\nsmaller batches: the injected code first, nothing, another code")
+    sources = {
+        f"handwriting, B = {n}": functools.partial(lines_batch, STEPS, count=n)
+        for n in (2, 4, 8)
+    } | {
+        f"made up, peaky, B = {n}": functools.partial(made_up, "peaky", count=n)
+        for n in (2, 4)
+    }
+    for name, shares in by_size(sources, seeds).items():
+        print(f"  {name}: {', '.join(f'{share:.0%}' for share in shares)}")
+    is_clean = all(set(counts) == {NOTHING} for counts in healthy.values())
+    return 0 if is_clean and min(map(rate, parts.values())) >= 0.95 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

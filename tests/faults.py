@@ -1,0 +1,229 @@
+"""Faults to inject into a clean batch: one line of wrong code each, at some strengths.
+
+A fault is a function (batch, strength, rng) -> batch; batches are dictionaries of the
+arguments of `diagnose`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A mistake by its code, and whether an untrained model gives it away."""
+
+    code: str
+    strengths: tuple
+    inject: Callable
+    untrained: bool = False
+    square: bool = False  # needs as many utterances as frames
+
+
+def _change(batch, **arrays):
+    return {**batch, **arrays}
+
+
+def _rows(batch, share, rng):
+    """Pick a share of the utterances, two at least."""
+    count = len(batch["labels"])
+    return rng.permutation(count)[: max(2, round(share * count))]
+
+
+def too_few_frames(batch, which, rng):
+    """Subsampled until there are fewer frames than labels, in one utterance or all."""
+    logits, lengths = batch["logits"].copy(), batch["logit_lengths"].copy()
+    rows = range(len(lengths)) if which == "all" else [rng.integers(len(lengths))]
+    for row in rows:
+        fewer = max(1, batch["label_lengths"][row] - 1)
+        places = np.linspace(0, lengths[row] - 1, fewer).astype(int)
+        logits[row] = 0
+        logits[row, :fewer] = batch["logits"][row, places]
+        lengths[row] = fewer
+    return _change(batch, logits=logits, logit_lengths=lengths)
+
+
+def id_beyond(batch, distance, rng):
+    """An unknown character in the middle of a few transcripts."""
+    labels = batch["labels"].copy()
+    for row in _rows(batch, 0.2, rng):
+        labels[row, 0] = batch["logits"].shape[2] + distance
+    return _change(batch, labels=labels)
+
+
+def blank_inside(batch, where, rng):
+    """A blank put between labels, in a few transcripts."""
+    labels = batch["labels"].copy()
+    for row in _rows(batch, 0.2, rng):
+        labels[row, where] = batch.get("blank_id", 0)
+    return _change(batch, labels=labels)
+
+
+def bad_length(batch, excess, rng):
+    """A length beyond the array, in one utterance."""
+    lengths = batch["logit_lengths"].copy()
+    lengths[rng.integers(len(lengths))] = batch["logits"].shape[1] + excess
+    return _change(batch, logit_lengths=lengths)
+
+
+def nonfinite(batch, value, rng):
+    """One bad number."""
+    logits = batch["logits"].copy()
+    logits[rng.integers(len(logits)), 3, 1] = value
+    return _change(batch, logits=logits)
+
+
+def masked(batch, share, rng):
+    """A class that transcripts need is masked out."""
+    logits = batch["logits"].copy()
+    for row in _rows(batch, share, rng):
+        logits[row, :, batch["labels"][row, 0]] = -np.inf
+    return _change(batch, logits=logits)
+
+
+def probabilities(batch, temperature, rng):
+    """A model that ends in a softmax."""
+    return _change(batch, logits=softmax(batch["logits"] / temperature, axis=2))
+
+
+def unnormalised(batch, offset, rng):
+    """Logits, or log-probabilities with something added, passed as log_probs."""
+    logits = batch["logits"]
+    if offset:
+        logits = log_softmax(logits, axis=2) + np.float32(offset)
+    return _change(batch, logits=logits, inputs="log_probs")
+
+
+def wrong_blank(batch, kind, rng):
+    """First for last: labels number around it, or do not, or it is the call's fault."""
+    if kind == "first":  # the last class is used by nobody
+        return _change(batch, blank_id=batch["logits"].shape[2] - 1)
+    logits, labels = batch["logits"], batch["labels"]
+    if kind == "last, labels from 1":
+        return _change(batch, logits=np.roll(logits, -1, axis=2))
+    return _change(
+        batch,
+        logits=np.roll(logits, -1, axis=2),
+        labels=np.where(labels > 0, labels - 1, labels),
+    )
+
+
+def shifted(batch, shift, rng):
+    """Ids of one vocabulary, scores of another."""
+    labels = batch["labels"]
+    return _change(batch, labels=np.where(labels > 0, labels + shift, labels))
+
+
+def time_major(batch, kind, rng):
+    """[T, B, V] where T = B."""
+    return _change(batch, logits=np.swapaxes(batch["logits"], 0, 1))
+
+
+def lengths_swapped(batch, kind, rng):
+    """Third and fourth argument exchanged."""
+    return _change(
+        batch,
+        logit_lengths=batch["label_lengths"],
+        label_lengths=batch["logit_lengths"],
+    )
+
+
+def length_units(batch, factor, rng):
+    """Samples, frames before subsampling, or fractions."""
+    lengths = batch["logit_lengths"]
+    if factor == "fraction":
+        full = batch["logits"].shape[1]
+        return _change(batch, logit_lengths=(lengths / full).astype(np.float32))
+    if factor == "cast":
+        full = batch["logits"].shape[1]
+        lengths = lengths.copy()
+        lengths[lengths.argmax()] = full
+        return _change(batch, logit_lengths=lengths // full)
+    return _change(batch, logit_lengths=lengths * factor)
+
+
+def padding_counted(batch, pad, rng):
+    """Every label row counted to its full width."""
+    labels, lengths = batch["labels"].copy(), batch["label_lengths"]
+    pads = {
+        "-1": -1,
+        "blank": 0,
+        "last class": batch["logits"].shape[2] - 1,
+        "a label": 4,
+    }
+    labels[np.arange(labels.shape[1])[None] >= lengths[:, None]] = pads[pad]
+    return _change(
+        batch, labels=labels, label_lengths=np.full_like(lengths, labels.shape[1])
+    )
+
+
+def frames_cut(batch, keep, rng):
+    """Lengths that end before the speech does, in all utterances or in some."""
+    lengths = batch["logit_lengths"].copy()
+    rows = slice(None) if keep != "some" else _rows(batch, 0.4, rng)
+    share = keep if keep != "some" else 0.5
+    lengths[rows] = np.maximum(1, lengths[rows] * share).astype(np.int32)
+    return _change(batch, logit_lengths=lengths)
+
+
+def pairs_shuffled(batch, share, rng):
+    """Transcripts change places: all rotate by one, or some among themselves."""
+    count = len(batch["labels"])
+    order = np.arange(count)
+    rows = np.arange(count) if share == 1.0 else _rows(batch, share, rng)
+    order[rows] = np.roll(rows, 1)
+    return _change(
+        batch,
+        labels=batch["labels"][order],
+        label_lengths=batch["label_lengths"][order],
+    )
+
+
+def reversed_order(batch, what, rng):
+    """Labels, or frames, back to front inside their lengths."""
+    name, size = ("labels", "label_lengths")
+    if what == "time":
+        name, size = ("logits", "logit_lengths")
+    array = batch[name].copy()
+    for row, length in zip(array, batch[size], strict=True):
+        row[:length] = row[:length][::-1].copy()
+    return _change(batch, **{name: array})
+
+
+def tight(batch, spare, rng):
+    """Subsampled to a frame or two more than the labels need."""
+    labels, counts = batch["labels"], batch["label_lengths"]
+    repeats = (labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] > 0)
+    need = counts + repeats.sum(1)
+    logits = np.zeros_like(batch["logits"])
+    lengths = (need + spare).astype(np.int32)
+    for row, length in enumerate(lengths):
+        places = np.linspace(0, batch["logit_lengths"][row] - 1, length).astype(int)
+        logits[row, :length] = batch["logits"][row, places]
+    return _change(batch, logits=logits, logit_lengths=lengths)
+
+
+FAULTS = (
+    Fault("INFEASIBLE", ("one", "all"), too_few_frames, untrained=True),
+    Fault("LABEL_OUT_OF_RANGE", (0, 7), id_beyond, untrained=True),
+    Fault("BLANK_IN_LABELS", (0, 1), blank_inside, untrained=True),
+    Fault("BAD_LENGTH", (1, -1000), bad_length, untrained=True),
+    Fault("NONFINITE_LOGITS", (np.nan, np.inf), nonfinite, untrained=True),
+    Fault("ZERO_PROBABILITY", (0.1, 0.5), masked, untrained=True),
+    Fault("PROBABILITIES_AS_LOGITS", (1.0, 3.0), probabilities, untrained=True),
+    Fault("NOT_NORMALISED", (0.0, 0.5), unnormalised, untrained=True),
+    Fault("WRONG_BLANK", ("last", "first", "last, labels from 1"), wrong_blank),
+    Fault("LABELS_SHIFTED", (-1, 1), shifted),
+    Fault("TIME_MAJOR", ("square",), time_major, square=True),
+    Fault("LENGTHS_SWAPPED", ("all",), lengths_swapped, untrained=True),
+    Fault(
+        "LENGTH_UNITS", (2, 4, 320, "fraction", "cast"), length_units, untrained=True
+    ),
+    Fault("PADDING_COUNTED", ("-1", "blank", "last class", "a label"), padding_counted),
+    Fault("FRAMES_CUT", (0.5, 0.75, "some"), frames_cut),
+    Fault("PAIRS_SHUFFLED", (0.3, 1.0), pairs_shuffled),
+    Fault("REVERSED", ("labels", "time"), reversed_order),
+    Fault("TIGHT", (0, 2), tight),
+)

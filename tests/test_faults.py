@@ -1,0 +1,126 @@
+"""Fault injection: the first finding is the fault, and healthy batches have none.
+
+The whole matrix is printed by `python -m tests.confusion`; here is a part of it, with
+the same functions.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+
+from tests import confusion, emissions
+from tests.faults import FAULTS
+
+SEEDS = range(2)
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    """Every fault, at every strength, into batches of a trained and another reader."""
+    return {
+        "trained": confusion.inject(
+            functools.partial(confusion.lines_batch, confusion.STEPS),
+            SEEDS,
+            squares=functools.partial(
+                confusion.lines_batch,
+                confusion.STEPS,
+                count=confusion.SQUARE,
+                width=confusion.SQUARE,
+            ),
+        ),
+        "untrained": confusion.inject(
+            functools.partial(confusion.lines_batch, 0), SEEDS, is_trained=False
+        ),
+    }
+
+
+@pytest.mark.relaxed
+@pytest.mark.parametrize("reader", ["trained", "untrained"])
+def test_the_first_finding_is_the_fault(matrices, reader):
+    """In at least 95 of 100 runs, over all faults that evidence can identify."""
+    matrix = matrices[reader]
+    print(f"\n{reader}\n{confusion.table(matrix)}")
+    expected = {f.code for f in FAULTS if f.untrained or reader == "trained"}
+    assert set(matrix) == expected
+    assert confusion.rate(matrix) >= 0.95
+    for code, counts in matrix.items():  # and none is systematically mistaken
+        assert counts[code] > counts.total() / 2, (code, counts)
+
+
+@pytest.mark.relaxed
+@pytest.mark.parametrize("steps", [0, 20, confusion.STEPS])
+def test_clean_lines_stay_clean(steps):
+    """Untrained, on the plateau, and trained."""
+    source = functools.partial(confusion.lines_batch, steps)
+    assert set(confusion.clean(source, range(20))) == {confusion.NOTHING}
+
+
+@pytest.mark.parametrize("kind", emissions.TRAINED)
+def test_other_models_have_the_same_faults(kind):
+    """Peaky, blurry and overconfident models of 32 classes and long transcripts."""
+    matrix = confusion.inject(functools.partial(confusion.made_up, kind), [0])
+    assert confusion.rate(matrix) >= 0.95
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.25])
+@pytest.mark.parametrize("kind", [*emissions.TRAINED, *emissions.UNTRAINED])
+def test_other_models_stay_clean(kind, wrong):
+    """Trained or not, and with a quarter of the transcripts wrong."""
+    source = functools.partial(confusion.made_up, kind, wrong=wrong)
+    assert set(confusion.clean(source, range(4))) == {confusion.NOTHING}
+
+
+def more_said_than_heard(batch, rng):
+    """Transcripts go on after the audio; padding scores are 0, where all is cheap."""
+    for row in range(0, len(batch["labels"]), 2):
+        count = batch["label_lengths"][row]
+        more = batch["labels"][row, count : count + 6]
+        more[:] = rng.integers(1, 31, len(more))
+        batch["label_lengths"][row] += len(more)
+    for scores, length in zip(batch["logits"], batch["logit_lengths"], strict=True):
+        scores[length:] = 0
+
+
+def next_in_the_padding(batch, rng):
+    """Frames after the end hold the speech of the next utterance."""
+    others = np.roll(batch["logits"], -1, axis=0)
+    for row, length in enumerate(batch["logit_lengths"]):
+        batch["logits"][row, length:] = others[row, : len(others[row]) - length]
+
+
+def itself_in_the_padding(batch, rng):
+    """Frames after the end repeat the utterance from its start."""
+    copies = batch["logits"].copy()
+    for row, length in enumerate(batch["logit_lengths"]):
+        batch["logits"][row, length:] = copies[row, : len(copies[row]) - length]
+
+
+def twice_the_same(batch, rng):
+    """Half of the batch is a copy of the other half."""
+    for array in batch.values():
+        array[len(array) // 2 :] = array[: len(array) // 2]
+
+
+def always_the_same_start(batch, rng):
+    """All transcripts start alike, and so do all utterances, in any model's ears."""
+    batch["labels"][:, 0] = 3
+    batch["logits"][:, :10] = 3 * batch["logits"][:1, :1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        more_said_than_heard,
+        next_in_the_padding,
+        itself_in_the_padding,
+        twice_the_same,
+        always_the_same_start,
+    ],
+)
+@pytest.mark.parametrize("kind", [*emissions.TRAINED, *emissions.UNTRAINED])
+def test_odd_batches_are_no_mistakes(kind, change):
+    """What looks like a code's mistake and is none."""
+    batch = confusion.made_up(kind, 3)
+    change(batch, np.random.default_rng(3))
+    assert {f.code for f in confusion.findings(batch)} <= {"ALL_BLANK"}
