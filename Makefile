@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format lock clean
+.PHONY: help demo test bench aot check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -36,6 +36,9 @@ test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 
 bench: $(VENV)/.bench ## time every contender on the bench cases; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py $(ARGS)
 
 check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
 	$(BIN)/ruff format --check
@@ -54,7 +57,7 @@ lock: PIP_BUILD_CONSTRAINT :=
 lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install hatchling editables -e '.[bench,dev]'
+	$(VENV)-lock/bin/pip install hatchling editables -e '.[aot,bench,dev]'
 	{ echo '# Every package of every extra. Regenerate: make lock PYTHON=python3.11'; \
 	  $(VENV)-lock/bin/pip freeze --exclude-editable; } > constraints.txt
 	rm -rf $(VENV)-lock

@@ -41,6 +41,10 @@ class ClassEmissions:
     ids: Int[Array, "B S"]  # S = U + 1: the class of each label, then the blank
     logit_lengths: Int[Array, " B"]  # within 0..T
     normalise: bool = dataclasses.field(metadata={"static": True})
+    # Mesh axes whose devices have a stretch of T frames each, and its part of lengths.
+    time_axes: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"static": True}
+    )
 
     @property
     def num_frames(self) -> int:
@@ -63,8 +67,8 @@ class ClassEmissions:
 
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
         """Read frames start .. start + size - 1; those at or past T are padding."""
-        window = _Window.of(start, size, self.num_frames)
-        scores, is_live = self._dense(window)
+        window = Window.of(start, size, self.num_frames)
+        scores, is_live = self.dense(window)
         return self._emissions(scores, is_live, window)
 
     def read_all(self) -> LogEmissions:
@@ -73,8 +77,8 @@ class ClassEmissions:
         A `where` on a result still sends 0 * NaN through the side not taken, so
         padding and bad utterances are replaced before any arithmetic.
         """
-        window = _Window.of(0, self.num_frames, self.num_frames)
-        scores, is_live = self._dense(window)
+        window = Window.of(0, self.num_frames, self.num_frames)
+        scores, is_live = self.dense(window)
         is_bad = _is_bad(*log_normaliser(lax.stop_gradient(scores)), is_live)
         is_read = is_live & ~is_bad[:, None]
         clean = jnp.where(is_read[:, :, None], scores, 0)
@@ -101,24 +105,30 @@ class ClassEmissions:
         At the ragged end the window reaches back over frames of its left neighbour,
         which is written later and puts them right.
         """
-        window = _Window.of(start, label.shape[0], self.num_frames)
-        scores, is_live = self._dense(window)  # [B, D, V], [B, D]
+        window = Window.of(start, label.shape[0], self.num_frames)
+        scores, is_live = self.dense(window)  # [B, D, V], [B, D]
         occupancy = jnp.concatenate([label, blank[:, :, None]], axis=2)
         occupancy = jnp.take(occupancy, window.frame_of_row, axis=0, mode="clip")
         occupancy = jnp.moveaxis(occupancy, 0, 1)  # [B, D, U+1]
-        if self.normalise:
-            peak = jnp.max(scores, axis=2, keepdims=True)
-            weight = jnp.exp(scores - peak)
-            probability = weight / jnp.sum(weight, axis=2, keepdims=True)
-        else:
-            probability = jnp.zeros_like(scores)
+        probability = self._probability(scores, window.first)
         rows = _subtract_at(probability, occupancy, self.ids)
         is_kept = (is_live & is_alive[:, None])[:, :, None]
         rows = _to_bits(jnp.where(is_kept, rows, 0).astype(self.scores.dtype))
         return lax.dynamic_update_slice_in_dim(gradient, rows, window.first, axis=1)
 
-    def _dense(
-        self, window: "_Window"
+    def _probability(
+        self, scores: Float[Array, "B D V"], first: Int[Array, ""] | int
+    ) -> Float[Array, "B D V"]:
+        """Return d(log normalisers) / d scores of rows from `first`: softmax, or 0."""
+        del first
+        if not self.normalise:
+            return jnp.zeros_like(scores)
+        peak = jnp.max(scores, axis=2, keepdims=True)
+        weight = jnp.exp(scores - peak)
+        return weight / jnp.sum(weight, axis=2, keepdims=True)
+
+    def dense(
+        self, window: "Window"
     ) -> tuple[Float[Array, "B D V"], Bool[Array, "B D"]]:
         """Slice the window's rows, and tell which of them are inside the length."""
         rows = self.scores
@@ -135,36 +145,52 @@ class ClassEmissions:
         self,
         scores: Float[Array, "B D V"],
         is_live: Bool[Array, "B D"],
-        window: "_Window",
+        window: "Window",
     ) -> LogEmissions:
         """Gather, shift and mask the window's rows, and lay them out by frame."""
-        gathered = _gather(scores, window.row_of_frame, self.ids)  # [B, K, U+1]
-        best = lax.stop_gradient(jnp.max(gathered, axis=2))  # [B, K]
-        best = jnp.where(best == -jnp.inf, 0, best)
+        gathered = gather(scores, window.row_of_frame, self.ids)  # [B, K, U+1]
+        normaliser = None
         if self.normalise:
             peak, log_sum = log_normaliser(scores)  # [B, D]
             is_bad = _is_bad(peak, log_sum, is_live)
-            shift = (best - peak[:, window.row_of_frame]) - log_sum[
-                :, window.row_of_frame
-            ]
+            normaliser = peak[:, window.row_of_frame], log_sum[:, window.row_of_frame]
         else:
             peak = jnp.max(scores, axis=2)
             is_bad = _is_bad(peak, jnp.zeros_like(peak), is_live)
-            shift = best
         is_live = window.frames[None, :] < self.logit_lengths[:, None]  # [B, K]
-        log_emission = gathered - best[:, :, None]
-        blank = jnp.where(is_live[:, :, None], log_emission[:, :, -1:], 0)
-        label = jnp.where(is_live[:, :, None], log_emission[:, :, :-1], -jnp.inf)
-        return LogEmissions(
-            blank=jnp.moveaxis(blank, 1, 0),
-            label=jnp.moveaxis(label, 1, 0),
-            log_shift=jnp.where(is_live, jnp.maximum(shift, _LEAST_SHIFT), 0).T,
-            is_bad=is_bad,
-        )
+        return lay_out(gathered, normaliser, is_live, is_bad)
+
+
+def lay_out(
+    gathered: Float[Array, "B K S"],
+    normaliser: tuple[Float[Array, "B K"], Float[Array, "B K"]] | None,
+    is_live: Bool[Array, "B K"],
+    is_bad: Bool[Array, " B"],
+) -> LogEmissions:
+    """Shift and mask the needed scores of K frames, and lay them out by frame.
+
+    The normaliser is each frame's peak and log-sum over it; without one, scores are
+    taken as they are.
+    """
+    best = lax.stop_gradient(jnp.max(gathered, axis=2))  # [B, K]
+    best = jnp.where(best == -jnp.inf, 0, best)
+    shift = best
+    if normaliser is not None:
+        peak, log_sum = normaliser
+        shift = (best - peak) - log_sum
+    log_emission = gathered - best[:, :, None]
+    blank = jnp.where(is_live[:, :, None], log_emission[:, :, -1:], 0)
+    label = jnp.where(is_live[:, :, None], log_emission[:, :, :-1], -jnp.inf)
+    return LogEmissions(
+        blank=jnp.moveaxis(blank, 1, 0),
+        label=jnp.moveaxis(label, 1, 0),
+        log_shift=jnp.where(is_live, jnp.maximum(shift, _LEAST_SHIFT), 0).T,
+        is_bad=is_bad,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Window:
+class Window:
     """K frames from `start`, and the D = min(K, T) rows of the scores that hold them.
 
     Past the end of the scores a window of rows is moved back to fit, and frames then
@@ -178,11 +204,11 @@ class _Window:
     frame_of_row: Int[Array, " D"]
 
     @staticmethod
-    def of(start: Int[Array, ""] | int, size: int, num_frames: int) -> "_Window":
+    def of(start: Int[Array, ""] | int, size: int, num_frames: int) -> "Window":
         rows = min(size, num_frames)
         first = jnp.minimum(start, num_frames - rows)
         frames = start + positions(size)
-        return _Window(
+        return Window(
             first=first,
             size=rows,
             frames=frames,
@@ -223,7 +249,7 @@ def _is_bad(
     return jnp.any(~jnp.isfinite(peak + log_sum) & is_live, axis=1)
 
 
-def _gather(
+def gather(
     scores: Float[Array, "B D V"], rows: Int[Array, " K"], ids: Int[Array, "B S"]
 ) -> Float[Array, "B K S"]:
     """Return scores[b, rows[k], ids[b, s]].
@@ -250,11 +276,22 @@ def _subtract_at(
     """Return rows with each state's occupancy subtracted at the class it emits."""
     num_classes = rows.shape[2]
     if num_classes < _SCATTER_CLASSES:
-        one_hot = is_at(ids, num_classes).astype(rows.dtype)
-        return rows - _product(occupancy, one_hot)
+        return _subtract_product(rows, occupancy, ids)
+    # Merging costs S * S per frame, which for labels beyond V is more than S * V.
+    merge = _scatter_merged if ids.shape[1] < num_classes else _subtract_product
     return lax.platform_dependent(
-        rows, occupancy, ids, cpu=_scatter_each, default=_scatter_merged
+        rows, occupancy, ids, cpu=_scatter_each, default=merge
     )
+
+
+def _subtract_product(
+    rows: Float[Array, "B D V"],
+    occupancy: Float[Array, "B D S"],
+    ids: Int[Array, "B S"],
+) -> Float[Array, "B D V"]:
+    """Subtract by a product with a one-hot."""
+    one_hot = is_at(ids, rows.shape[2]).astype(rows.dtype)
+    return rows - _product(occupancy, one_hot)
 
 
 def _scatter_each(

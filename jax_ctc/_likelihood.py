@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc import _recursion
 from jax_ctc._emissions import ClassEmissions
 from jax_ctc._lattice import build, class_ids
+from jax_ctc._sharded_emissions import shard
 from jax_ctc._types import ArrayLike, Index, Lattice, accumulator
 from jax_ctc._validate import (
     Batch,
@@ -32,7 +34,7 @@ from jax_ctc._validate import (
     narrow,
     status_of_labels,
 )
-from jax_ctc._varying import vary_alike
+from jax_ctc._varying import axis_size, is_tracked, value_only, vary_alike
 
 
 class Spec(NamedTuple):
@@ -42,6 +44,13 @@ class Spec(NamedTuple):
     infeasible: str
     implementation: str | None
     normalise: bool
+    vocab_axes: tuple[str, ...] = ()  # mesh axes that the classes are sharded over
+    time_axes: tuple[str, ...] = ()  # and the frames
+
+    @property
+    def shard_axes(self) -> tuple[str, ...]:
+        """All axes that hold parts of one utterance."""
+        return self.time_axes + self.vocab_axes
 
 
 class Problem(NamedTuple):
@@ -68,17 +77,21 @@ def prepare(
 
 def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
     """Turn a batch with any leading axes into one flat batch of lattice problems."""
-    *leading, num_frames, num_classes = batch.scores.shape
+    *leading, own_frames, own_classes = batch.scores.shape
+    num_frames = own_frames * axis_size(spec.time_axes)
+    num_classes = own_classes * axis_size(spec.vocab_axes)
     num_utterances = math.prod(leading)
     scores, labels, logit_lengths, label_lengths = vary_alike(
-        *(jnp.asarray(array) for array in batch)
+        *(jnp.asarray(array) for array in batch), sharded=spec.shard_axes
     )
-    scores = scores.reshape(num_utterances, num_frames, num_classes)
+    scores = scores.reshape(num_utterances, own_frames, own_classes)
+    if not is_tracked(spec.shard_axes):
+        scores = value_only("the loss with vocab_axis or time_axis", scores)
     labels = narrow(labels).reshape(num_utterances, labels.shape[-1])
     logit_lengths = narrow(logit_lengths).reshape(num_utterances)
     label_lengths = narrow(label_lengths).reshape(num_utterances)
     if num_frames == 0:  # one padded frame means the same, and every loop has a body
-        scores = jnp.zeros_like(scores, shape=(num_utterances, 1, num_classes))
+        scores = jnp.zeros_like(scores, shape=(num_utterances, 1, own_classes))
     status = status_of_labels(
         labels,
         logit_lengths,
@@ -101,7 +114,16 @@ def pose(spec: Spec, batch: Batch) -> tuple[jax.Array, Problem, jax.Array]:
 
 def emissions_of(spec: Spec, scores: jax.Array, problem: Problem) -> ClassEmissions:
     """Return what the recursion reads."""
-    return ClassEmissions(scores, problem.ids, problem.logit_lengths, spec.normalise)
+    lengths = problem.logit_lengths
+    if spec.time_axes:
+        before = lax.axis_index(spec.time_axes) * scores.shape[1]
+        lengths = jnp.clip(lengths - before, 0, scores.shape[1])
+    emissions = ClassEmissions(
+        scores, problem.ids, lengths, spec.normalise, spec.time_axes
+    )
+    if not spec.vocab_axes:
+        return emissions
+    return shard(emissions, spec.vocab_axes, in_one=spec.implementation == "scan")
 
 
 def log_likelihood(
@@ -139,7 +161,7 @@ def _log_z_by_rule(
 def _log_z_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     scores, problem = primals
     log_z, gradient = _log_z_and_gradient(spec, scores, problem)
-    return log_z, -_inner(gradient, tangents[0])
+    return log_z, -_inner(spec, gradient, tangents[0])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -164,12 +186,13 @@ def _log_z_and_gradient_jvp(
         return pull(-jnp.ones_like(log_z))[0]
 
     _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
-    return (log_z, gradient), (-_inner(gradient, tangents[0]), d_gradient)
+    return (log_z, gradient), (-_inner(spec, gradient, tangents[0]), d_gradient)
 
 
 def _inner(
-    gradient: Float[Array, "B T V"], tangent: Float[Array, "B T V"]
+    spec: Spec, gradient: Float[Array, "B T V"], tangent: Float[Array, "B T V"]
 ) -> Float[Array, " B"]:
     """Return <gradient, tangent> per utterance, accumulated in float32 at least."""
     dtype = accumulator(gradient.dtype)
-    return jnp.sum(gradient.astype(dtype) * tangent.astype(dtype), axis=(1, 2))
+    inner = jnp.sum(gradient.astype(dtype) * tangent.astype(dtype), axis=(1, 2))
+    return lax.psum(inner, spec.shard_axes) if spec.shard_axes else inner

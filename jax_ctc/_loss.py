@@ -1,12 +1,15 @@
 """The losses: public names, statuses and the policy for utterances without a loss."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jax_ctc import _recursion
 from jax_ctc._likelihood import Spec, emissions_of, log_likelihood, pose
+from jax_ctc._sharding import enter, place
 from jax_ctc._status import Status
 from jax_ctc._types import ArrayLike, Index, Option
 from jax_ctc._validate import (
@@ -16,6 +19,7 @@ from jax_ctc._validate import (
     check_inputs,
     check_option,
 )
+from jax_ctc._varying import anywhere
 
 
 def ctc_loss(
@@ -27,6 +31,8 @@ def ctc_loss(
     blank_id: Index = 0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
+    vocab_axis: Option | tuple[Option, ...] | None = None,
+    time_axis: Option | tuple[Option, ...] | None = None,
 ) -> jax.Array:
     r"""Negative log-probability, in nats, of each label sequence.
 
@@ -49,6 +55,13 @@ def ctc_loss(
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Its gradient is exactly 0 either way. Static.
         implementation: None (the best for the platform), "blocked" or "scan". Static.
+        vocab_axis: name(s) of the mesh axis over which the classes are sharded: each
+            device passes its own V / devices of them, in order, inside `shard_map` with
+            check_vma=True; or all of them under `jax.set_mesh`, where the loss enters
+            the axis itself. Ids stay global, `blank_id` too. None: not sharded, or read
+            off the type of `logits` (Explicit axes). Static. docs/pods.md.
+        time_axis: likewise for frames, of one utterance too long for one device;
+            `logit_lengths` stay global. Static.
 
     Returns:
         [...] float32 (float64 for float64 logits), never negative and never -0.
@@ -56,7 +69,8 @@ def ctc_loss(
     Raises:
         ValueError: ranks or shapes disagree, or an option has an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
-        NotImplementedError: the named implementation cannot run here.
+        NotImplementedError: the named implementation cannot run here; or a derivative
+            is taken with `vocab_axis` or `time_axis` under check_vma=False.
 
     Status:
         Never raised, since lengths, ids and scores are known only on the device;
@@ -92,12 +106,13 @@ def ctc_loss(
         classification: labelling unsegmented sequence data with recurrent neural
         networks", ICML 2006, https://doi.org/10.1145/1143844.1143891.
     """
-    spec, batch = _prepare(
+    return _run(
+        _score,
         "logits",
         (logits, labels, logit_lengths, label_lengths),
         (blank_id, infeasible, implementation),
-    )
-    return _score(spec, batch)[0]
+        (vocab_axis, time_axis),
+    )[0]
 
 
 def ctc_loss_with_status(
@@ -109,6 +124,8 @@ def ctc_loss_with_status(
     blank_id: Index = 0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
+    vocab_axis: Option | tuple[Option, ...] | None = None,
+    time_axis: Option | tuple[Option, ...] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the loss of each utterance, in nats, and what is wrong with it, in bits.
 
@@ -123,6 +140,8 @@ def ctc_loss_with_status(
         blank_id: the blank class. Static.
         infeasible: "inf" or "zero", the value of a flagged utterance. Static.
         implementation: None, "blocked" or "scan". Static.
+        vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
+        time_axis: mesh axis over which the frames are sharded, as in `ctc_loss`.
 
     Returns:
         loss: [...] float32 (float64 for float64 logits), nats.
@@ -147,12 +166,13 @@ def ctc_loss_with_status(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    spec, batch = _prepare(
+    return _run(
+        _score,
         "logits",
         (logits, labels, logit_lengths, label_lengths),
         (blank_id, infeasible, implementation),
+        (vocab_axis, time_axis),
     )
-    return _score(spec, batch)
 
 
 def ctc_loss_from_log_probs(
@@ -164,6 +184,8 @@ def ctc_loss_from_log_probs(
     blank_id: Index = 0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
+    vocab_axis: Option | tuple[Option, ...] | None = None,
+    time_axis: Option | tuple[Option, ...] | None = None,
 ) -> jax.Array:
     r"""Negative log of the sum over paths, in nats, of scores taken as they are.
 
@@ -186,6 +208,8 @@ def ctc_loss_from_log_probs(
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Static.
         implementation: None, "blocked" or "scan". Static.
+        vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
+        time_axis: mesh axis over which the frames are sharded, as in `ctc_loss`.
 
     Returns:
         [...] float32 (float64 for float64 input), nats.
@@ -215,12 +239,13 @@ def ctc_loss_from_log_probs(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    spec, batch = _prepare(
+    return _run(
+        _score,
         "log_probs",
         (log_probs, labels, logit_lengths, label_lengths),
         (blank_id, infeasible, implementation),
-    )
-    return _score(spec, batch)[0]
+        (vocab_axis, time_axis),
+    )[0]
 
 
 def check_batch(
@@ -230,6 +255,8 @@ def check_batch(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    vocab_axis: Option | tuple[Option, ...] | None = None,
+    time_axis: Option | tuple[Option, ...] | None = None,
 ) -> jax.Array:
     """Return what is wrong with each utterance, in bits, without running the loss.
 
@@ -241,6 +268,8 @@ def check_batch(
         logit_lengths: [...] integer frames. Default: all T.
         label_lengths: [...] integer labels. Default: all U.
         blank_id: the blank class. Static.
+        vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
+        time_axis: mesh axis over which the frames are sharded, as in `ctc_loss`.
 
     Returns:
         [...] int32, bits of `Status`: every bit that `ctc_loss_with_status` reports
@@ -262,27 +291,44 @@ def check_batch(
         >>> jax_ctc.Status(6)
         <Status.LABEL_OUT_OF_RANGE|BLANK_IN_LABELS: 6>
     """
-    spec, batch = _prepare(
+    return _run(
+        _check,
         "logits",
         (logits, labels, logit_lengths, label_lengths),
         (blank_id, "inf", None),
+        (vocab_axis, time_axis),
     )
-    return _check(spec, batch)
 
 
-def _prepare(name: str, arrays: tuple, options: tuple) -> tuple[Spec, Batch]:
-    """Raise on static mistakes; part what is static from what is not."""
+def _run(
+    function: Callable[[Spec, Batch], Any],
+    name: str,
+    arrays: tuple,
+    options: tuple,
+    axes: tuple,
+) -> Any:
+    """Raise on static mistakes; part what is static from what is not, and run."""
     batch = check_inputs(*arrays, name=name)
+    placement = place(batch, name, *axes)
+    if arrays[2] is None:  # all frames, those of other devices too
+        num_devices = placement.num_stretches()
+        batch = batch._replace(logit_lengths=batch.logit_lengths * num_devices)
     blank_id, infeasible, implementation = options
     spec = Spec(
-        blank_id=check_blank_id(blank_id, batch.scores.shape[-1]),
+        blank_id=check_blank_id(
+            blank_id, placement.num_classes(batch.scores.shape[-1])
+        ),
         infeasible=check_option(infeasible, ("inf", "zero"), name="infeasible"),
         implementation=check_option(
             implementation, (None, *_recursion.NAMES), name="implementation"
         ),
         normalise=name == "logits",
+        vocab_axes=placement.vocab_axes,
+        time_axes=placement.time_axes,
     )
-    return spec, batch
+    if placement.mesh is None:
+        return function(spec, batch)
+    return enter(placement, function, spec, batch)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -309,5 +355,6 @@ def _check(spec: Spec, batch: Batch) -> jax.Array:
     """Return the status bits that need no recursion, with the leading axes."""
     scores, problem, status = pose(spec, batch)
     log = emissions_of(spec, scores, problem).read(0, scores.shape[1])
-    status = status | bit(Status.NONFINITE_LOGITS, log.is_bad)
+    is_bad = anywhere(log.is_bad, spec.time_axes)
+    status = status | bit(Status.NONFINITE_LOGITS, is_bad)
     return status.reshape(batch.logit_lengths.shape)

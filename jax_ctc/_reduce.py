@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Integer, Num
 
 from jax_ctc._types import ArrayLike
 from jax_ctc._validate import Checked, check_losses, check_per_utterance
+from jax_ctc._varying import is_tracked, value_only
 
 
 def reduce_loss(
@@ -45,6 +46,9 @@ def reduce_loss(
     Raises:
         TypeError: a dtype is wrong.
         ValueError: shapes disagree.
+        NotImplementedError: a derivative is taken with `axis_name` where types do not
+            say what varies over it (check_vma=False, `pmap`, `vmap`): JAX would
+            multiply it by the number of devices. docs/pods.md has another way.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -73,7 +77,8 @@ def reduce_loss_and_weight(
         status: [...] integer bits of `Status`.
         weights: [...] number >= 0 per utterance. Default: all 1.
         label_lengths: [...] integer; divides each loss first.
-        axis_name: name(s) of mapped axes to add both over.
+        axis_name: name(s) of mapped axes to add both over; derivatives as in
+            `reduce_loss`.
 
     Returns:
         total: [] float, sum of weights * loss over the utterances that count.
@@ -116,6 +121,10 @@ def _static(axis_name: Any) -> Any:
     return tuple(axis_name) if isinstance(axis_name, list) else axis_name
 
 
+def _names(axis_name: Any) -> tuple[Any, ...]:
+    return axis_name if isinstance(axis_name, tuple) else (axis_name,)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _sums(
     axis_name: Any,
@@ -138,6 +147,10 @@ def _sums(
     weight = jnp.where(is_counted, weight, 0)
     total, weight = jnp.sum(jnp.where(is_counted, losses, 0) * weight), jnp.sum(weight)
     if axis_name is not None:
+        if not is_tracked(_names(axis_name)):
+            total, weight = (
+                value_only("reduce_loss with axis_name", x) for x in (total, weight)
+            )
         total, weight = jax.lax.psum((total, weight), axis_name)
     return total, weight
 

@@ -92,6 +92,16 @@ class Emissions(Protocol):
         """The array that derivatives are taken with respect to."""
         ...
 
+    @property
+    def logit_lengths(self) -> Int[Array, " B"]:
+        """Frames that are no padding, within 0..T."""
+        ...
+
+    @property
+    def time_axes(self) -> tuple[str, ...]:
+        """Mesh axes whose devices have a stretch of T frames each; usually none."""
+        ...
+
     def with_scores(self, scores: Float[Array, "B T V"]) -> "Emissions":
         """Return the same emissions, read from other scores."""
         ...

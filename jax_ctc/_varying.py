@@ -1,4 +1,4 @@
-"""Mesh axes inside `shard_map`: give arrays that meet the same varying axes.
+"""Mesh axes inside `shard_map`: what varies over which, and which derivatives hold.
 
 Inside `shard_map` a value either varies over a mesh axis or is the same on all of its
 devices, and that is part of its type. A scan whose carry starts as a constant and then
@@ -6,17 +6,72 @@ varies is a type error; and a derivative taken inside a rule, with respect to sc
 that do not vary while the labels do, would be summed over devices there and then, and
 once more outside. Where all inputs vary alike, neither can happen; the sum is left to
 the transpose of the cast, outside.
+
+With `check_vma=False`, in `pmap` and in a `vmap` with a named axis, types do not say
+what varies. There JAX transposes a sum over devices to another sum over devices, which
+is right for a derivative taken outside, and too large by the number of devices for one
+taken inside. No function can tell from which side it is differentiated, so there sums
+over devices have values here, and no derivatives.
 """
 
+import functools
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
-def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Return the arrays, each varying over every axis that any of them varies over."""
-    axes = [jax.typeof(array).manual_axis_type.varying for array in arrays]
-    union = frozenset().union(*axes)
+def vary_alike(
+    *arrays: jax.Array, sharded: tuple[str, ...] = ()
+) -> tuple[jax.Array, ...]:
+    """Return the arrays, each varying over every axis that any of them varies over.
+
+    Axes in `sharded` are left out: they hold parts of an utterance, of which the first
+    array has one each, while the others stay whole.
+    """
+    axes = [varying(array) for array in arrays]
+    union = frozenset().union(*axes) - frozenset(sharded)
     return tuple(
         lax.pcast(array, tuple(sorted(union - own)), to="varying")
         for array, own in zip(arrays, axes, strict=True)
+    )
+
+
+def varying(array: jax.Array) -> frozenset[str]:
+    """Return the mesh axes that an array varies over, where types tell."""
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def axis_size(axes: tuple[Any, ...]) -> int:
+    """Return the number of devices along these axes, which must be bound."""
+    return lax.axis_size(axes) if axes else 1
+
+
+def anywhere(flags: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """Tell where a flag is set on any device along the axes."""
+    if not axes:
+        return flags
+    return lax.psum(flags.astype(jnp.int32), axes) > 0
+
+
+def is_tracked(axes: tuple[Any, ...]) -> bool:
+    """Tell whether types say what varies over these axes, which must be bound."""
+    return all(axis in varying(lax.axis_index(axis)) for axis in axes)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def value_only(caller: str, array: jax.Array) -> jax.Array:
+    """Return the array, and raise where it is differentiated."""
+    del caller
+    return array
+
+
+@value_only.defjvp
+def _value_only_jvp(caller: str, primals: Any, tangents: Any) -> Any:
+    raise NotImplementedError(
+        f"{caller} adds up over devices, and has no derivative where types do not say"
+        " what varies over them: JAX would multiply it by the number of devices. Use"
+        " jax.shard_map with check_vma=True (the default), not check_vma=False, pmap or"
+        " vmap(axis_name=...)"
     )

@@ -54,6 +54,7 @@ def test_arrays_are_positional_and_options_are_not(name):
             *("blank_id", "infeasible", "implementation", "weights", "axis_name"),
             *("num_samples", "vocabulary", "separator", "format", "name", "duration"),
             *("title", "inputs", "every", "keep", "on_report", "most_reports"),
+            *("vocab_axis", "time_axis"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 
@@ -72,6 +73,8 @@ def test_signatures():
         "blank_id": 0,
         "infeasible": "inf",
         "implementation": None,
+        "vocab_axis": None,
+        "time_axis": None,
     }
 
 

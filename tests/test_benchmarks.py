@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import contenders, measure, run
+from benchmarks import contenders, measure, pods, run, targets
+from tests import hlo
 from tests.cases import named
 
 
@@ -99,3 +100,29 @@ def test_torch_agrees():
     blocked = contenders.CONTENDERS["blocked"](batch, "value_and_grad")
     torch = contenders.CONTENDERS["torch"](double, "value_and_grad")
     assert measure.agreement(torch.run(), blocked.run()) < 1e-5
+
+
+def test_pods_refuses_what_it_cannot_compile(monkeypatch, capsys):
+    """A target that nobody knows, or whose compiler is not here, is one clear line."""
+    assert pods.main(pods.Options(target=("v9 x 8",))) == 2
+    assert (
+        "--target 'v9 x 8' is unknown; choose from v5e x 8," in capsys.readouterr().err
+    )
+    monkeypatch.setitem(targets._NEEDS, "tpu", ("no_such_package",))
+    assert pods.main(pods.Options(target=("v5e x 8",))) == 2
+    assert "no_such_package is not installed: make aot" in capsys.readouterr().err
+
+
+def test_collectives_are_read_from_a_program():
+    """Names, sizes of every array, and bytes; an operand beside its result once."""
+    text = """
+      %a = (f32[2,13]{1,0}, f32[2,13,5]{2,1,0}) all-reduce(%x, %y), to_apply=%add
+      %b = (bf16[4,8]{1,0}, bf16[4,8]{1,0}) collective-permute-start(%z)
+      %c = pred[3]{0} all-gather(%p), dimensions={0}
+      %d = f32[] add(%q, %r)
+    """
+    assert hlo.collectives(text) == [
+        hlo.Collective("all-reduce", (26, 130), 624),
+        hlo.Collective("collective-permute", (32, 32), 64),
+        hlo.Collective("all-gather", (3,), 3),
+    ]

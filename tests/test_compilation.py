@@ -327,6 +327,26 @@ def test_export_chooses_by_platform(x64):
     assert "bitcast_convert" in text("cuda", jnp.float64)
 
 
+def test_export_round_trip():
+    """One program for cpu, cuda and tpu, through bytes and back: the same numbers."""
+    logits, *rest = batch(7, classes=300)
+    arguments = jnp.asarray(logits), *rest
+    function = jax.jit(lambda x, *rest: jax_ctc.ctc_loss_with_status(x, *rest))
+    platforms = ("cpu", "cuda", "tpu")
+    exported = jax.export.export(function, platforms=platforms)(*arguments)
+    assert exported.platforms == platforms
+    restored = jax.export.deserialize(exported.serialize(vjp_order=1))
+    for value, expected in zip(
+        restored.call(*arguments), function(*arguments), strict=True
+    ):
+        np.testing.assert_array_equal(value, expected)
+
+    def gradient(function):
+        return jax.grad(lambda x: function(x, *rest)[0].sum())(arguments[0])
+
+    np.testing.assert_array_equal(gradient(restored.call), gradient(function))
+
+
 def test_a_named_implementation_is_that_one_or_an_error(monkeypatch, x64):
     """No silent fallback: `blocked` in float64 on a TPU says what to do."""
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")

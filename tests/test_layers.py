@@ -15,7 +15,9 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 LAYERS = [
     {"_extended", "_mask", "_status", "_two_floats", "_types", "_varying"},
     {"_validate"},
-    {"_blocks", "_lattice", "_lengths", "_emissions"},
+    {"_blocks", "_lattice", "_lengths", "_emissions", "_sharding"},
+    {"_sharded_emissions"},
+    {"_recursion/relay"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
     {"_recursion/blocked/product"},
@@ -27,6 +29,7 @@ LAYERS = [
         }
         - {"_recursion/scan/posteriors"},
     ),
+    {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion"},
     {"_decode", "_likelihood", "_reduce"},

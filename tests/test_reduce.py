@@ -1,9 +1,12 @@
 """Means say what they leave out, and add up over devices and steps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jax_ctc
 
@@ -73,12 +76,115 @@ def test_sums_add_up():
     np.testing.assert_allclose(total / weight, jax_ctc.reduce_loss(loss))
 
 
-@pytest.mark.parametrize("function", [jax_ctc.reduce_loss])
-def test_axis_name(function):
+def test_axis_name():
     """Over a named axis: the mean of everything, not a mean of means."""
     loss = jnp.array([[1.0, INF], [3.0, 5.0]])
-    mapped = jax.vmap(lambda x: function(x, axis_name="i"), axis_name="i")
+    mapped = jax.vmap(lambda x: jax_ctc.reduce_loss(x, axis_name="i"), axis_name="i")
     np.testing.assert_array_equal(mapped(loss), [3.0, 3.0])
+
+
+# Where the flagged utterances are, of 16 on 8 devices.
+SPLITS = {
+    "none": [],
+    "spread": [1, 6, 11, 12],
+    "whole devices": [0, 1, 2, 3, 14, 15],
+    "all but one": [*range(7), *range(8, 16)],
+    "all": list(range(16)),
+}
+
+
+def split_batch(name):
+    """Losses with weights and statuses, and the mean and gradient by definition."""
+    rng = np.random.default_rng(8)
+    loss = rng.uniform(1, 9, 16).astype(np.float32)
+    weights = rng.uniform(0.5, 2, 16).astype(np.float32)
+    status = np.zeros(16, np.int32)
+    status[SPLITS[name]] = rng.choice([1, 16], len(SPLITS[name]))
+    loss[status == 1], loss[status == 16] = INF, NAN
+    share = np.where(status == 0, weights, 0) / max(weights[status == 0].sum(), 1e-9)
+    mean = np.sum(np.where(status == 0, loss, 0) * share)
+    return (loss, status, weights), (mean, share)
+
+
+def mean_and_gradient(loss, status, weights, axis_name=None):
+    """Return the mean and its gradient with respect to each loss."""
+    return jax.value_and_grad(
+        lambda x: jax_ctc.reduce_loss(
+            x, status=status, weights=weights, axis_name=axis_name
+        )
+    )(loss)
+
+
+DATA = PartitionSpec("data")
+
+
+def over_devices(function, out_specs, check_vma=True):
+    """Run over 8 devices, two utterances each."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.jit(
+        jax.shard_map(
+            functools.partial(function, axis_name="data"),
+            mesh=mesh,
+            in_specs=DATA,
+            out_specs=out_specs,
+            check_vma=check_vma,
+        )
+    )
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_global_mean_whatever_the_split(split):
+    """One mean and one gradient: by jit, by shard_map from inside and from outside."""
+    arguments, (mean, share) = split_batch(split)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    placed = jax.device_put(arguments, NamedSharding(mesh, DATA))
+    inside = over_devices(mean_and_gradient, (PartitionSpec(), DATA))
+
+    def reduced(loss, status, weights, axis_name):
+        return jax_ctc.reduce_loss(
+            loss, status=status, weights=weights, axis_name=axis_name
+        )
+
+    outside = jax.value_and_grad(over_devices(reduced, PartitionSpec()))
+    for function in (jax.jit(mean_and_gradient), inside, outside):
+        value, gradient = function(*placed)
+        np.testing.assert_allclose(value, mean, rtol=1e-6)
+        np.testing.assert_allclose(gradient, share, rtol=1e-6)
+
+
+def test_untracked_mean_has_no_derivative():
+    """check_vma=False, and vmap: JAX would multiply by the number of devices."""
+    arguments, (mean, share) = split_batch("spread")
+
+    def reduced(loss, status, weights, axis_name):
+        return jax_ctc.reduce_loss(
+            loss, status=status, weights=weights, axis_name=axis_name
+        )
+
+    untracked = over_devices(reduced, PartitionSpec(), check_vma=False)
+    np.testing.assert_allclose(untracked(*arguments), mean, rtol=1e-6)
+    message = "reduce_loss with axis_name adds up over devices.*check_vma=True"
+    inside = over_devices(mean_and_gradient, (PartitionSpec(), DATA), check_vma=False)
+    with pytest.raises(NotImplementedError, match=message):
+        inside(*arguments)
+    with pytest.raises(NotImplementedError, match=message):
+        jax.grad(untracked)(*arguments)
+    mapped = jax.vmap(
+        functools.partial(mean_and_gradient, axis_name="i"), axis_name="i"
+    )
+    with pytest.raises(NotImplementedError, match=message):
+        mapped(*arguments)
+
+    # What the message leads to works: local sums, one weight, gradients added up.
+    def by_hand(loss, status, weights, axis_name):
+        def total(x):
+            return jax_ctc.reduce_loss_and_weight(x, status=status, weights=weights)
+
+        gradient, weight = jax.grad(total, has_aux=True)(loss)
+        return gradient / jax.lax.psum(weight, axis_name)
+
+    by_hand = over_devices(by_hand, DATA, check_vma=False)
+    np.testing.assert_allclose(by_hand(*arguments), share, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

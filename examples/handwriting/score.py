@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from examples.handwriting.lines import Lines, spell
-from jax_ctc import greedy_decode
+from jax_ctc import Hypotheses, greedy_decode
 
 
 class Score(NamedTuple):
@@ -29,8 +30,12 @@ class Score(NamedTuple):
 
 def score_lines(logits: jax.Array, lines: Lines) -> Score:
     """Decodes logits [N, T, NUM_CLASSES] greedily and compares with the truth."""
-    read = jax.device_get(greedy_decode(logits, lines.widths))
-    texts = spell(read.labels, read.lengths)
+    return score_read(jax.device_get(greedy_decode(logits, lines.widths)), lines)
+
+
+def score_read(read: Hypotheses, lines: Lines) -> Score:
+    """Compares what was read, fetched to the host, with the truth."""
+    texts = spell(np.asarray(read.labels), np.asarray(read.lengths))
     truths = spell(lines.labels, lines.lengths)
     edits = [edit_distance(*pair) for pair in zip(texts, truths, strict=True)]
     num_digits = int(lines.lengths.sum())

@@ -19,11 +19,13 @@ References:
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from jax_ctc._recursion.blocked import likelihood, stretches
 from jax_ctc._recursion.blocked.entropy import entropy, entropy_backward
-from jax_ctc._recursion.blocked.likelihood import forward, forward_backward
 from jax_ctc._recursion.blocked.paths import best_path, sample_paths
 from jax_ctc._recursion.blocked.posteriors import posteriors
+from jax_ctc._types import Emissions, Lattice
 
 __all__ = [
     "best_path",
@@ -42,3 +44,17 @@ def decline(dtype: jnp.dtype, platform: str) -> str | None:
     if dtype == jnp.float64 and platform == "tpu":
         return "float64 needs 64-bit bitcasts, which TPUs lack; 'scan' does without"
     return None
+
+
+def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+    """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
+    method = stretches if emissions.time_axes else likelihood
+    return method.forward(lattice, emissions)
+
+
+def forward_backward(
+    lattice: Lattice, emissions: Emissions
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels) and the gradient of -log p with respect to the scores."""
+    method = stretches if emissions.time_axes else likelihood
+    return method.forward_backward(lattice, emissions)

@@ -114,6 +114,20 @@ def forward_chunks(
     return end, total, replay
 
 
+def backward_chunks(
+    emissions: Emissions, plan: Plan, step: Step, end: Any, zero: Float[Array, " B"]
+) -> Any:
+    """Step through all frames from the right; return the carry before the first."""
+    ignored = Total(zero, zero, zero != 0)
+
+    def body(carry: Any, start: Any) -> tuple[Any, None]:
+        emission, _ = read(emissions, start, plan, ignored)
+        return sweep(step, carry, emission, plan, reverse=True)[0], None
+
+    starts = positions(plan.num_chunks) * plan.chunk
+    return lax.scan(body, end, starts, reverse=True)[0]
+
+
 def read(
     emissions: Emissions, start: Any, plan: Plan, total: Total
 ) -> tuple[Emission, Total]:
@@ -122,7 +136,12 @@ def read(
     shift = sum_frames(log.log_shift)
     high, error = two_sum(total.high, shift[0])
     total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
-    emission = Emission(extended.from_log(log.blank), extended.from_log(log.label))
+    is_held = None
+    if emissions.time_axes:
+        is_held = start + positions(plan.chunk) >= emissions.num_frames
+    emission = Emission(
+        extended.from_log(log.blank), extended.from_log(log.label), is_held
+    )
     return emission, total
 
 

@@ -3,9 +3,15 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._recursion.blocked.chunks import forward_chunks, log_z, make_plan
+from jax_ctc._recursion.blocked.chunks import (
+    Plan,
+    Replay,
+    forward_chunks,
+    log_z,
+    make_plan,
+)
 from jax_ctc._recursion.blocked.product import keep_alpha, normaliser, products_of
 from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
 from jax_ctc._types import Emissions, Lattice
@@ -29,7 +35,23 @@ def forward_backward(
         emissions, plan, keep_alpha(lattice), initial(lattice, zero), zero
     )
     log_value, scale = log_z(lattice, end, total)
-    is_alive = jnp.isfinite(log_value)
+    beta = final(lattice, zero)
+    gradient = write_gradient(
+        lattice, emissions, plan, replay, beta, scale, jnp.isfinite(log_value)
+    )
+    return log_value, gradient
+
+
+def write_gradient(
+    lattice: Lattice,
+    emissions: Emissions,
+    plan: Plan,
+    replay: Replay,
+    beta: State,
+    scale: Int[Array, "B 1"],
+    is_alive: Bool[Array, " B"],
+) -> Float[Array, "B T V"]:
+    """Return the gradient of all frames, given beta after the last of them."""
 
     # From the right: a ragged last chunk reaches back over its left neighbour's
     # frames, and the neighbour then overwrites them.
@@ -48,6 +70,5 @@ def forward_backward(
         )
         return (beta, gradient), None
 
-    carry = final(lattice, zero), emissions.empty_gradient()
-    (_, gradient), _ = replay(write, carry)
-    return log_value, emissions.finish_gradient(gradient)
+    (_, gradient), _ = replay(write, (beta, emissions.empty_gradient()))
+    return emissions.finish_gradient(gradient)

@@ -35,6 +35,16 @@ def keep_alpha(lattice: Lattice) -> Any:
     return step
 
 
+def move_beta(lattice: Lattice) -> Any:
+    """Return the step that takes beta to the frame before and keeps nothing."""
+    may_follow = followers(lattice)
+
+    def step(beta: State, emission: Emission) -> tuple[State, None]:
+        return retreat(may_follow, beta, emission), None
+
+    return step
+
+
 def products_of(
     lattice: Lattice,
     beta: State,

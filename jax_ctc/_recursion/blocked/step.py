@@ -32,6 +32,7 @@ class Emission(NamedTuple):
 
     blank: Extended  # [..., B, 1]
     label: Extended  # [..., B, U]
+    is_held: Bool[Array, "..."] | None = None  # past a stretch, before the next one
 
 
 # How the ways into a state become one number: `extended.plus` or `extended.maximum`.
@@ -59,10 +60,11 @@ def advance(
 ) -> State:
     """Return alpha of the next frame, given its emission."""
     ways = ways_into(lattice, alpha)
-    return State(
+    moved = State(
         extended.times(join(*ways.blank), emission.blank),
         extended.times(join(*ways.label), emission.label),
     )
+    return _held(emission, alpha, moved)
 
 
 def followers(lattice: Lattice) -> Bool[Array, "B U"]:
@@ -79,7 +81,8 @@ def retreat(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> 
     label'[n] = l[n] + b[n+1] + may_follow[n] * l[n+1]    may_follow[n] = can_skip[n+1]
     """
     ways = ways_out(may_follow, beta, emission)
-    return State(extended.plus(*ways.blank), extended.plus(*ways.label))
+    moved = State(extended.plus(*ways.blank), extended.plus(*ways.label))
+    return _held(emission, beta, moved)
 
 
 def ways_out(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> Ways:
@@ -111,12 +114,12 @@ def final(lattice: Lattice, zero: Float[Array, " B"]) -> State:
 
 
 def zeros(emissions: Emissions) -> Float[Array, " B"]:
-    """Return zeros made from the scores: inside `shard_map` they vary as scores do.
+    """Return zeros made from the lengths: inside `shard_map` they vary as alpha does.
 
-    A constant would not, and a scan may not start from a constant and then vary.
+    A constant would not, and a scan may not start from a constant and then vary; nor
+    would the scores do, whose classes may lie on several devices when alpha does not.
     """
-    scores = emissions.scores[:, 0, 0]
-    return jnp.zeros_like(scores, accumulator(scores.dtype))
+    return jnp.zeros_like(emissions.logit_lengths, accumulator(emissions.scores.dtype))
 
 
 def pad(row: Extended, *, left: bool) -> Extended:
@@ -134,9 +137,23 @@ def take(row: Extended, states: slice) -> Extended:
     return Extended(row.significand[:, states], row.exponent[:, states])
 
 
+def _held(emission: Emission, state: State, moved: State) -> State:
+    """Return the state, not moved, where the frame is one that holds it.
+
+    The padding of an utterance's end may move label[N-1] to blank[N]; between two
+    stretches of one utterance nothing may move.
+    """
+    is_held = emission.is_held
+    if is_held is None:
+        return moved
+    return jax.tree.map(lambda old, new: jnp.where(is_held, old, new), state, moved)
+
+
 def _indicator(
     place: Int[Array, " B"], num_states: int, zero: Float[Array, " B"]
 ) -> Extended:
     """Return 1 in the state at the place given, 0 in the others."""
     one = jnp.ones((1, num_states), zero.dtype) + zero[:, None]  # [B, n]
-    return Extended(one, jnp.where(is_at(place, num_states), 0, ZERO))
+    return Extended(
+        one, jnp.where(is_at(place, num_states), jnp.int32(0), jnp.int32(ZERO))
+    )

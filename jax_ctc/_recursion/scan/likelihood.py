@@ -5,13 +5,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jax_ctc._recursion.relay import Leg, relay
 from jax_ctc._recursion.scan.step import State, advance, frames_of, initial, log_z
 from jax_ctc._types import Emissions, Lattice, LogEmissions
+from jax_ctc._varying import anywhere
 
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    return _sum_paths(lattice, emissions.read_all())
+    return _sum_paths(lattice, emissions.read_all(), emissions.time_axes)
 
 
 def forward_backward(
@@ -43,11 +45,21 @@ def posteriors(
     return log_value, *pull(jnp.ones_like(log_value))
 
 
-def _sum_paths(lattice: Lattice, log: LogEmissions) -> Float[Array, " B"]:
-    """Return log p(labels), given the emissions of all frames."""
+def _sum_paths(
+    lattice: Lattice, log: LogEmissions, time_axes: tuple[str, ...] = ()
+) -> Float[Array, " B"]:
+    """Return log p(labels), given the emissions of all frames, or of a stretch."""
 
     def step(alpha: State, frame: tuple) -> tuple[State, None]:
         return advance(lattice, alpha, frame), None
 
-    end, _ = lax.scan(step, initial(lattice, log), frames_of(log))
-    return jnp.where(log.is_bad, jnp.nan, log_z(lattice, end))
+    def run(alpha: State) -> State:
+        return lax.scan(step, alpha, frames_of(log))[0]
+
+    start = initial(lattice, log)
+    if time_axes:  # to be differentiated, only what each turn starts from is kept
+        [(_, end)] = relay(Leg(jax.checkpoint(run), start), axes=time_axes)
+    else:
+        end = run(start)
+    is_bad = anywhere(log.is_bad, time_axes)
+    return jnp.where(is_bad, jnp.nan, log_z(lattice, end))

@@ -1,0 +1,122 @@
+"""Programs compiled for pods that are not there: what they send, what they hold.
+
+`make aot` installs the compilers and runs these; without them they are skipped.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+import jax_ctc
+from benchmarks import targets
+from tests import hlo
+
+# On one chip. Small enough to compile in seconds, too large to be one chunk.
+B, T, V, U = 8, 1000, 1024, 100
+SHARD = 4096  # classes, where they are sharded
+
+
+def needs(name):
+    """Skip where the target's compiler is not installed."""
+    return pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            targets.missing(name) is not None, reason=str(targets.missing(name))
+        ),
+    )
+
+
+def mean_and_gradient(logits, labels, axis_name=None, **axes):
+    """The user's own mean."""
+
+    def mean(logits):
+        loss, status = jax_ctc.ctc_loss_with_status(logits, labels, **axes)
+        return jax_ctc.reduce_loss(loss, status=status, axis_name=axis_name)
+
+    return jax.value_and_grad(mean)(logits)
+
+
+@functools.cache
+def batch_sharded(name):
+    """Compile plain `jit` with the batch over all chips of a target."""
+    mesh = targets.mesh_of(name, data=int(name.split()[-1]))
+    return targets.compile_for(
+        mesh,
+        mean_and_gradient,
+        ((B * mesh.size, T, V), jnp.float32, PartitionSpec("data")),
+        ((B * mesh.size, U), jnp.int32, PartitionSpec("data")),
+    )
+
+
+@pytest.mark.parametrize("name", [needs(name) for name in targets.TARGETS])
+def test_batch_sharding_is_one_all_reduce(name):
+    """On 8, 64 and 512 chips: the mean's sum and weight, and nothing else."""
+    found = hlo.collectives(batch_sharded(name).as_text())
+    assert {collective.name for collective in found} == {"all-reduce"}
+    # Between two slices the two numbers travel padded to a vector register.
+    sent = sum(size for collective in found for size in collective.sizes)
+    assert sent <= (128 if name == "v5e x 512" else 2)
+
+
+@pytest.mark.parametrize("small", [needs("v5e x 8"), needs("v5p x 8")])
+def test_temporaries_do_not_grow_with_the_pod(small):
+    """Per chip the same at 8, 64 and 512 chips."""
+    one, more, most = (
+        batch_sharded(small.replace("x 8", f"x {count}")).memory_analysis()
+        for count in (8, 64, 512)
+    )
+    assert one.temp_size_in_bytes == more.temp_size_in_bytes
+    # Two slices of v5e exchange through a buffer of their own, of any batch's size.
+    spare = 2**17 if small.startswith("v5e") else 0
+    assert most.temp_size_in_bytes <= one.temp_size_in_bytes + spare
+    assert one.temp_size_in_bytes < 0.5 * (B * T * V * 4)
+
+
+@functools.cache
+def shard_mapped(name, scores, **axes):
+    """Compile `shard_map` over 2 x 4 chips: half the batch, and shards of it."""
+    options = dict(axes)
+    [other] = set(options.values())
+    mesh = targets.mesh_of(name, **{"data": 2, other: 4})
+    function = jax.shard_map(
+        functools.partial(mean_and_gradient, axis_name="data", **options),
+        mesh=mesh,
+        in_specs=(scores, PartitionSpec("data")),
+        out_specs=(PartitionSpec(), scores),
+    )
+    return targets.compile_for(
+        mesh,
+        function,
+        ((2 * B, T, 4 * SHARD), jnp.float32, scores),
+        ((2 * B, U), jnp.int32, PartitionSpec("data")),
+    )
+
+
+EIGHT = [needs("v5e x 8"), needs("v5p x 8"), needs("H100 x 8")]
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_vocabulary_sharding_sends_nothing_of_size_v(name):
+    """All-reduces of [B, T] and [B, T, U+1], and temporaries of that size."""
+    compiled = shard_mapped(
+        name, PartitionSpec("data", None, "model"), vocab_axis="model"
+    )
+    found = hlo.collectives(compiled.as_text())
+    assert {collective.name for collective in found} == {"all-reduce"}
+    sent = sum(size for collective in found for size in collective.sizes)
+    needed = B * T * (U + 1)
+    assert sent <= needed + 2 * B * T + 2
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    assert temporaries < 0.5 * (B * T * SHARD * 4)
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_time_sharding_sends_columns(name):
+    """Neighbours exchange two rows of the lattice; nothing has a time axis."""
+    compiled = shard_mapped(name, PartitionSpec("data", "time", None), time_axis="time")
+    found = hlo.collectives(compiled.as_text())
+    assert {c.name for c in found} == {"all-reduce", "collective-permute"}
+    assert max(size for c in found for size in c.sizes) < B * T / 4
