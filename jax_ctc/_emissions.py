@@ -86,11 +86,11 @@ class ClassEmissions:
 
     def empty_gradient(self) -> GradientBuffer:
         """Return zeros for the gradient of all frames to be written into."""
-        return _to_bits(jnp.zeros_like(self.scores))
+        return to_bits(jnp.zeros_like(self.scores))
 
     def finish_gradient(self, gradient: GradientBuffer) -> Float[Array, "B T V"]:
         """Return what was written, in the dtype of `scores`."""
-        return _from_bits(gradient, self.scores.dtype)
+        return from_bits(gradient, self.scores.dtype)
 
     def write_gradient(
         self,
@@ -113,7 +113,7 @@ class ClassEmissions:
         probability = self._probability(scores, window.first)
         rows = _subtract_at(probability, occupancy, self.ids)
         is_kept = (is_live & is_alive[:, None])[:, :, None]
-        rows = _to_bits(jnp.where(is_kept, rows, 0).astype(self.scores.dtype))
+        rows = to_bits(jnp.where(is_kept, rows, 0).astype(self.scores.dtype))
         return lax.dynamic_update_slice_in_dim(gradient, rows, window.first, axis=1)
 
     def _probability(
@@ -131,15 +131,9 @@ class ClassEmissions:
         self, window: "Window"
     ) -> tuple[Float[Array, "B D V"], Bool[Array, "B D"]]:
         """Slice the window's rows, and tell which of them are inside the length."""
-        rows = self.scores
-        if window.size < self.num_frames:
-            rows = lax.dynamic_slice_in_dim(
-                _to_bits(rows), window.first, window.size, axis=1
-            )
-            rows = _from_bits(rows, self.scores.dtype)
+        rows = rows_of(self.scores, window.first, window.size)
         frame = window.first + positions(window.size, 2)  # [1, D]
-        dtype = accumulator(rows.dtype)
-        return rows.astype(dtype), frame < self.logit_lengths[:, None]
+        return rows, frame < self.logit_lengths[:, None]
 
     def _emissions(
         self,
@@ -217,7 +211,18 @@ class Window:
         )
 
 
-def _to_bits(x: Float[Array, "B T V"]) -> GradientBuffer:
+def rows_of(
+    scores: Float[Array, "B T V"], first: Int[Array, ""] | int, size: int
+) -> Float[Array, "B {size} V"]:
+    """Slice some frames, and widen them alone."""
+    rows = scores
+    if size < scores.shape[1]:
+        rows = lax.dynamic_slice_in_dim(to_bits(rows), first, size, axis=1)
+        rows = from_bits(rows, scores.dtype)
+    return rows.astype(accumulator(scores.dtype))
+
+
+def to_bits(x: Float[Array, "B T V"]) -> GradientBuffer:
     """Return half precision as the integers that hold it; other floats as they are.
 
     XLA on CPU has no half-precision slices: it would widen the whole array to cut a
@@ -228,8 +233,8 @@ def _to_bits(x: Float[Array, "B T V"]) -> GradientBuffer:
     return x
 
 
-def _from_bits(x: GradientBuffer, dtype: jnp.dtype) -> Float[Array, "B T V"]:
-    """Undo `_to_bits`."""
+def from_bits(x: GradientBuffer, dtype: jnp.dtype) -> Float[Array, "B T V"]:
+    """Undo `to_bits`."""
     return lax.bitcast_convert_type(x, dtype) if dtype.itemsize == 2 else x
 
 

@@ -9,15 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jax_ctc._emissions import log_normaliser
+from jax_ctc._emissions import from_bits, log_normaliser, rows_of, to_bits
 from jax_ctc._likelihood import Problem
-from jax_ctc._mask import is_inside
+from jax_ctc._mask import is_inside, positions
 from jax_ctc._two_floats import sum_frames
 from jax_ctc._types import accumulator
 
 PADDING = -1
+_CHUNK_FRAMES = 64
 
 
 def live_frames(
@@ -44,35 +45,67 @@ def log_probs_along(
     is_live: Bool[Array, "B T"],
 ) -> Float[Array, "B N T"]:
     """Return log softmax at the token of each frame; 0 where there is none."""
-    where = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
-    score = jnp.take_along_axis(scores, where, axis=2, mode="promise_in_bounds")
-    score = jnp.where(is_live[:, :, None], score, 0).astype(accumulator(scores.dtype))
-    peak, log_sum = _normaliser(scores, is_live)  # [B, T]
-    log_prob = (score - peak[:, :, None]) - log_sum[:, :, None]  # [B, T, N]
+    place = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
+    log_prob = _log_prob(scores, place, is_live)
     return jnp.where(is_live[:, None, :], jnp.moveaxis(log_prob, 2, 1), 0)
 
 
-# d (peak + log_sum) = <softmax, d scores>, on live frames
+# d log_prob = d scores at the place - <softmax, d scores>, on live frames
 #
 # A rule, because padding may hold NaN: masked before the sums, all scores would be
-# copied; masked after, 0 * NaN would have a derivative. `peak` is a constant.
+# copied; masked after, 0 * NaN would have a derivative.
 @jax.custom_jvp
+def _log_prob(
+    scores: Float[Array, "B T V"],
+    place: Int[Array, "B T N"],
+    is_live: Bool[Array, "B T"],
+) -> Float[Array, "B T N"]:
+    """Return log softmax at some classes; anything on frames that are not live."""
+    dtype = scores.dtype
+    score = from_bits(_at(to_bits(scores), place), dtype).astype(accumulator(dtype))
+    peak, log_sum = _normaliser(scores)
+    return (score - peak[:, :, None]) - log_sum[:, :, None]
+
+
+@_log_prob.defjvp
+def _log_prob_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    scores, place, is_live = primals
+    dtype = accumulator(scores.dtype)
+    inside = is_live[:, :, None]
+    softmax = jax.nn.softmax(jnp.where(inside, scores, 0).astype(dtype), axis=2)
+    tangent = jnp.where(inside, tangents[0], 0).astype(dtype)
+    mean = jnp.sum(softmax * tangent, axis=2, keepdims=True)
+    return _log_prob(scores, place, is_live), _at(tangent, place) - mean
+
+
+def _at(rows: Shaped[Array, "B T V"], place: Int[Array, "B T N"]) -> Array:
+    return jnp.take_along_axis(rows, place, axis=2, mode="promise_in_bounds")
+
+
 def _normaliser(
-    scores: Float[Array, "B T V"], is_live: Bool[Array, "B T"]
+    scores: Float[Array, "B T V"],
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Return the maximum and the log-sum over it; 0 on frames that are not live."""
-    peak, log_sum = log_normaliser(scores.astype(accumulator(scores.dtype)))
-    return jnp.where(is_live, peak, 0), jnp.where(is_live, log_sum, 0)
+    """Return each frame's maximum and log-sum over it.
 
+    Half precision goes chunk by chunk: XLA on CPU would widen all scores at once.
+    """
+    frames = scores.shape[1]
+    size = min(_CHUNK_FRAMES, frames)
+    if scores.dtype.itemsize > 2 or size == frames:
+        return log_normaliser(rows_of(scores, 0, frames))
 
-@_normaliser.defjvp
-def _normaliser_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    scores, is_live = primals
-    peak, log_sum = _normaliser(scores, is_live)
-    clean = jnp.where(is_live[:, :, None], scores, 0).astype(peak.dtype)
-    softmax = jnp.exp((clean - peak[:, :, None]) - log_sum[:, :, None])
-    tangent = jnp.where(is_live[:, :, None], tangents[0], 0).astype(peak.dtype)
-    return (peak, log_sum), (jnp.zeros_like(peak), jnp.sum(softmax * tangent, axis=2))
+    def write(buffers: tuple, start: Int[Array, ""]) -> tuple[tuple, None]:
+        first = jnp.minimum(start, frames - size)  # the last overlaps its neighbour
+        values = log_normaliser(rows_of(scores, first, size))
+        return tuple(
+            lax.dynamic_update_slice_in_dim(buffer, value, first, axis=1)
+            for buffer, value in zip(buffers, values, strict=True)
+        ), None
+
+    empty = jnp.zeros_like(scores[:, :, 0], accumulator(scores.dtype))
+    starts = positions(-(-frames // size)) * size
+    (peak, log_sum), _ = lax.scan(write, (empty, empty), starts)
+    return peak, log_sum
 
 
 def total_of(
