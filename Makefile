@@ -32,7 +32,7 @@ demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for op
 	$(BIN)/python -m examples.handwriting $(ARGS)
 
 test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(VENV)/.bench ## time every contender on the bench cases; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run $(ARGS)
