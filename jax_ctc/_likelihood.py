@@ -140,9 +140,11 @@ def log_likelihood(
 
 
 def _log_z(spec: Spec, scores: jax.Array, problem: Problem) -> Float[Array, " B"]:
-    return _recursion.forward(
+    log_z = _recursion.forward(
         spec.implementation, problem.lattice, emissions_of(spec, scores, problem)
     )
+    # Of no utterances it is a constant, which a rule must not take for another type.
+    return vary_alike(log_z, problem.logit_lengths)[0]
 
 
 # d log_z = -<gradient, d scores>                       gradient = d(-log_z) / d scores
@@ -168,9 +170,10 @@ def _log_z_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 def _log_z_and_gradient(
     spec: Spec, scores: jax.Array, problem: Problem
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
-    return _recursion.forward_backward(
+    log_z, gradient = _recursion.forward_backward(
         spec.implementation, problem.lattice, emissions_of(spec, scores, problem)
     )
+    return vary_alike(log_z, problem.logit_lengths)[0], gradient
 
 
 @_log_z_and_gradient.defjvp

@@ -15,6 +15,7 @@ over devices have values here, and no derivatives.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,6 +42,32 @@ def vary_alike(
 def varying(array: jax.Array) -> frozenset[str]:
     """Return the mesh axes that an array varies over, where types tell."""
     return jax.typeof(array).manual_axis_type.varying
+
+
+def steady_scan(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any,
+    *,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
+    """Return `lax.scan`, its carry varying as all of carry and xs do, in every step.
+
+    An array of size 0 is otherwise left behind: `jnp.where` and others replace it by a
+    constant, which varies over nothing.
+    """
+    axes = frozenset().union(*map(varying, jax.tree.leaves((carry, xs))))
+
+    def vary(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x: lax.pcast(x, tuple(sorted(axes - varying(x))), to="varying"), tree
+        )
+
+    def steady(carry: Any, x: Any) -> tuple[Any, Any]:
+        carry, out = step(carry, x)
+        return vary(carry), out
+
+    return lax.scan(steady, vary(carry), xs, reverse=reverse)
 
 
 def axis_size(axes: tuple[Any, ...]) -> int:

@@ -369,3 +369,28 @@ def test_the_named_implementation_runs(implementation, marker):
     text = jax.jit(loss).lower(*abstract(2, 9, 5, 3)).as_text()
     assert marker in text
     assert ("bitcast_convert" in text) == (implementation != "scan")
+
+
+@pytest.mark.parametrize(("utterances", "labels"), [(8, 0), (0, 2)])
+def test_empty_shapes_in_shard_map(utterances, labels):
+    """No labels, or no utterances: arrays of size 0 vary like the others."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    logits = np.random.default_rng(0).normal(size=(utterances, 4, 3))
+    arguments = logits.astype(np.float32), np.ones((utterances, labels), np.int32)
+
+    def everything(logits, labels):
+        return (
+            jax.value_and_grad(lambda x: jax_ctc.ctc_loss(x, labels).sum())(logits)[1],
+            jax_ctc.ctc_loss(logits, labels),
+            jax_ctc.ctc_posteriors(logits, labels).blank,
+            jax_ctc.ctc_align(logits, labels).tokens,
+            jax_ctc.alignment_entropy(logits, labels),
+        )
+
+    data = PartitionSpec("data")
+    mapped = jax.shard_map(everything, mesh=mesh, in_specs=data, out_specs=data)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+        jax.jit(mapped)(*arguments),
+        everything(*arguments),
+    )

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from jax_ctc._varying import steady_scan
 
 
 def last_state(num_labels: Int[Array, " B"]) -> Int[Array, " B"]:
@@ -34,7 +35,7 @@ def follow(
         back = read_states(row, state[:, None])[:, 0]
         return state - back.astype(jnp.int32), state
 
-    return lax.scan(step, state, backs, reverse=True)
+    return steady_scan(step, state, backs, reverse=True)
 
 
 def read_states(
@@ -99,4 +100,4 @@ def draw_states(
         state = jnp.maximum(state - draw(choose(row, state), uniform), 0)
         return state, state
 
-    return lax.scan(step, state, (rows, uniforms), reverse=True)
+    return steady_scan(step, state, (rows, uniforms), reverse=True)

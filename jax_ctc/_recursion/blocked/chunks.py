@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc import _extended as extended
@@ -15,6 +14,7 @@ from jax_ctc._mask import positions
 from jax_ctc._recursion.blocked.step import Emission, Join, State, final
 from jax_ctc._two_floats import sum_frames, two_sum
 from jax_ctc._types import Emissions, Lattice
+from jax_ctc._varying import steady_scan
 
 RENORM_FRAMES = 24  # at most
 _LEAST_CHUNK = 8
@@ -99,7 +99,7 @@ def forward_chunks(
         end, _ = sweep(forget, state, emission, plan)
         return (end, total), state
 
-    (end, total), boundaries = lax.scan(body, (start, total), starts)
+    (end, total), boundaries = steady_scan(body, (start, total), starts)
 
     def replay(visit: Visit, carry: Any) -> tuple[Any, Any]:
         def body(carry: Any, chunk: tuple) -> tuple[Any, Any]:
@@ -108,7 +108,7 @@ def forward_chunks(
             _, kept = sweep(step, boundary, emission, plan)
             return visit(carry, start, emission, kept)
 
-        carry, outs = lax.scan(body, carry, (starts, boundaries), reverse=True)
+        carry, outs = steady_scan(body, carry, (starts, boundaries), reverse=True)
         return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outs)
 
     return end, total, replay
@@ -125,7 +125,7 @@ def backward_chunks(
         return sweep(step, carry, emission, plan, reverse=True)[0], None
 
     starts = positions(plan.num_chunks) * plan.chunk
-    return lax.scan(body, end, starts, reverse=True)[0]
+    return steady_scan(body, end, starts, reverse=True)[0]
 
 
 def read(
@@ -149,12 +149,12 @@ def sweep(step: Any, carry: Any, xs: Any, plan: Plan, reverse: bool = False) -> 
     """Scan over a chunk, renormalising the carry before every R frames."""
 
     def block(carry: Any, xs: Any) -> tuple[Any, Any]:
-        return lax.scan(step, _renormalised(carry), xs, reverse=reverse)
+        return steady_scan(step, _renormalised(carry), xs, reverse=reverse)
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])
 
-    carry, ys = lax.scan(block, carry, jax.tree.map(split, xs), reverse=reverse)
+    carry, ys = steady_scan(block, carry, jax.tree.map(split, xs), reverse=reverse)
     return carry, jax.tree.map(lambda y: y.reshape(plan.chunk, *y.shape[2:]), ys)
 
 
