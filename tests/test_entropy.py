@@ -52,11 +52,10 @@ def test_long_utterances_keep_four_digits(name):
     np.testing.assert_allclose(entropy[0], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["normal", "peaky"])
-def test_the_gradient_of_long_utterances(name):
+def test_the_gradient_of_a_long_utterance():
     """float32 within 1e-6 of the entropy, against float64 at T = 4000."""
-    arrays = [x[None] for x in peaky()] if name == "peaky" else named(name).make()
-    logits, labels = arrays[0][:1], arrays[1][:1]
+    batch = named("normal").make()
+    logits, labels = batch.logits[:1], batch.labels[:1]
 
     def gradient(x):
         return jax.grad(lambda x: jax_ctc.alignment_entropy(x, labels).sum())(x)
