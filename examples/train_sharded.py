@@ -100,6 +100,14 @@ def find_fault(options: Options) -> str | None:
             return f"--{flag} must be at least {least}; got {getattr(options, name)}"
     if not 0 <= options.seed < 2**32:
         return f"--seed must be from 0 to 2**32 − 1; got {options.seed}"
+    if options.coordinator == AUTO and (options.num_processes, options.process_id) != (
+        1,
+        0,
+    ):
+        return (
+            "--coordinator auto finds the processes itself: leave --num-processes and"
+            " --process-id out"
+        )
     if not 0 <= options.process_id < options.num_processes:
         last = options.num_processes - 1
         return f"--process-id must be from 0 to {last}; got {options.process_id}"
@@ -107,8 +115,12 @@ def find_fault(options: Options) -> str | None:
         return "--num-processes above 1 needs --coordinator HOST:PORT of process 0"
     if options.coordinator not in (None, AUTO):
         host, _, port = str(options.coordinator).rpartition(":")
-        if not host or not port.isdigit():
-            return f"--coordinator must be HOST:PORT or auto; got {options.coordinator}"
+        is_port = port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+        if not host or not is_port:
+            return (
+                "--coordinator must be HOST:PORT, PORT from 1 to 65535, or auto;"
+                f" got {options.coordinator}"
+            )
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=options.out):
@@ -134,7 +146,7 @@ def join(options: Options) -> str | None:
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         return f"--coordinator {options.coordinator}: cannot join ({reason})"
     return None
 
@@ -160,8 +172,11 @@ def is_first() -> bool:
 
 def describe_interruption(options: Options, progress: Any) -> str:
     """Returns one line: where the run stopped, and from where it would go on."""
-    saved = f"the same command resumes from step {progress.saved}"
-    outcome = saved if progress.saved else "no checkpoint was saved yet"
+    from examples.sharded.checkpoints import saved_step
+
+    saved = saved_step(options.out)
+    resume = f"the same command resumes from step {saved}"
+    outcome = resume if saved else "no checkpoint was saved yet"
     return f"stopped after step {progress.step} of {options.steps}; {outcome}"
 
 

@@ -9,7 +9,14 @@ from jaxtyping import Array, Float, Integer, Num
 
 from jax_ctc._types import ArrayLike
 from jax_ctc._validate import Checked, check_losses, check_per_utterance
-from jax_ctc._varying import is_tracked, value_only
+from jax_ctc._varying import (
+    as_axes,
+    is_bound,
+    is_tracked,
+    show,
+    value_only,
+    varying,
+)
 
 
 def reduce_loss(
@@ -45,7 +52,7 @@ def reduce_loss(
 
     Raises:
         TypeError: a dtype is wrong.
-        ValueError: shapes disagree.
+        ValueError: shapes disagree, or no such axis is mapped here.
         NotImplementedError: a derivative is taken with `axis_name` where types do not
             say what varies over it (check_vma=False, `pmap`, `vmap`): JAX would
             multiply it by the number of devices. docs/pods.md has another way.
@@ -56,7 +63,7 @@ def reduce_loss(
         3.0
     """
     parts = _check(loss, status, weights, label_lengths)
-    return _mean(_static(axis_name), *parts)
+    return _mean(_mapped(axis_name), *parts)
 
 
 def reduce_loss_and_weight(
@@ -78,7 +85,8 @@ def reduce_loss_and_weight(
         weights: [...] number >= 0 per utterance. Default: all 1.
         label_lengths: [...] integer; divides each loss first.
         axis_name: name(s) of mapped axes to add both over; derivatives as in
-            `reduce_loss`.
+            `reduce_loss`. Over an axis where the loss is the same on all devices, each
+            device's copy is added.
 
     Returns:
         total: [] float, sum of weights * loss over the utterances that count.
@@ -86,7 +94,7 @@ def reduce_loss_and_weight(
 
     Raises:
         TypeError: a dtype is wrong.
-        ValueError: shapes disagree.
+        ValueError: shapes disagree, or no such axis is mapped here.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -95,7 +103,7 @@ def reduce_loss_and_weight(
         (2.0, 1.0)
     """
     parts = _check(loss, status, weights, label_lengths)
-    return _sums(_static(axis_name), *parts)
+    return _sums(_mapped(axis_name), *parts)
 
 
 def _check(
@@ -117,17 +125,22 @@ def _check(
     )
 
 
-def _static(axis_name: Any) -> Any:
-    return tuple(axis_name) if isinstance(axis_name, list) else axis_name
-
-
-def _names(axis_name: Any) -> tuple[Any, ...]:
-    return axis_name if isinstance(axis_name, tuple) else (axis_name,)
+def _mapped(axis_name: Any) -> tuple[str, ...]:
+    """Return the axes to add up over, all of them mapped here."""
+    axes = as_axes(axis_name, "axis_name")
+    for axis in axes:
+        if not is_bound(axis):
+            raise ValueError(
+                f"`axis_name` is {show(axes)}, but no axis {axis!r} is mapped here."
+                " Inside jax.shard_map, name an axis of its mesh; elsewhere leave"
+                " axis_name out: the mean is global already"
+            )
+    return axes
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sums(
-    axis_name: Any,
+    axes: tuple[str, ...],
     losses: Float[Array, "..."],
     status: Integer[Array, "..."] | None,
     weights: Num[Array, "..."] | None,
@@ -146,17 +159,25 @@ def _sums(
     # Select before multiplying: what is left out may be inf or NaN, and 0 * NaN is NaN.
     weight = jnp.where(is_counted, weight, 0)
     total, weight = jnp.sum(jnp.where(is_counted, losses, 0) * weight), jnp.sum(weight)
-    if axis_name is not None:
-        if not is_tracked(_names(axis_name)):
+    if axes:
+        if is_tracked(axes):
+            # Where the loss is the same on all devices, each of them counts.
+            total, weight = (
+                jax.lax.pcast(
+                    x, tuple(a for a in axes if a not in varying(x)), to="varying"
+                )
+                for x in (total, weight)
+            )
+        else:
             total, weight = (
                 value_only("reduce_loss with axis_name", x) for x in (total, weight)
             )
-        total, weight = jax.lax.psum((total, weight), axis_name)
+        total, weight = jax.lax.psum((total, weight), axes)
     return total, weight
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _mean(axis_name: Any, *parts: Any) -> Float[Array, ""]:
+def _mean(axes: tuple[str, ...], *parts: Any) -> Float[Array, ""]:
     """Divide once, after everything is added up; 0 where nothing counts."""
-    total, weight = _sums(axis_name, *parts)
+    total, weight = _sums(axes, *parts)
     return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))

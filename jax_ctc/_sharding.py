@@ -1,14 +1,16 @@
 """Where the parts of an utterance lie: mesh axes over which it is sharded.
 
-| where the loss is called                     | what happens                          |
-|----------------------------------------------|---------------------------------------|
-| in `shard_map` over the axis, types tracked  | as asked                              |
-| the same with check_vma=False                | the value; a derivative is refused    |
-| under `jax.set_mesh`, the axis being Auto    | wrapped in a `shard_map` over it      |
-| on logits whose type says it (Explicit axes) | wrapped, without having been asked    |
-| anywhere else                                | ValueError                            |
+| where the loss is called                      | what happens                         |
+|-----------------------------------------------|--------------------------------------|
+| in `shard_map` over the axes, types tracked   | as asked                             |
+| the same with check_vma=False                 | the value; a derivative is refused   |
+| under `jax.set_mesh`                          | wrapped in a `shard_map` over them   |
+| on logits whose type says it (Explicit axes)  | wrapped, without having been asked   |
+| wrapped, but what varies over other axes      | ValueError                           |
+| anywhere else                                 | ValueError                           |
 
-Auto axes do not show in types, so there the loss has to be told.
+Auto axes do not show in types, so there the loss has to be told. What varies over the
+axes of one `shard_map` is not wrapped in another: JAX has no gradient of that.
 """
 
 import functools
@@ -16,11 +18,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from jax_ctc._validate import Batch
-from jax_ctc._varying import axis_size, is_tracked, varying
+from jax_ctc._varying import as_axes, axis_size, is_bound, is_tracked, show, varying
 
 
 class Placement(NamedTuple):
@@ -50,22 +51,28 @@ class Placement(NamedTuple):
 
 def place(batch: Batch, name: str, vocab_axis: Any, time_axis: Any) -> Placement:
     """Find out where the scores lie, or raise what has to be done about it."""
-    vocab_axes = _as_axes(vocab_axis, "vocab_axis")
-    time_axes = _as_axes(time_axis, "time_axis")
+    vocab_axes = as_axes(vocab_axis, "vocab_axis")
+    time_axes = as_axes(time_axis, "time_axis")
     shared = set(vocab_axes) & set(time_axes)
     if shared:
         raise ValueError(
             f"`vocab_axis` and `time_axis` must be different mesh axes; both name"
             f" {min(shared)!r}"
         )
+    bound = tuple(axis for axis in vocab_axes + time_axes if is_bound(axis))
     asked = Placement(vocab_axes, time_axes)
+    if bound:
+        if bound != vocab_axes + time_axes:
+            raise ValueError(
+                f"`vocab_axis` and `time_axis` are {show(asked.shard_axes)}, but only"
+                f" {show(bound)} are axes of the shard_map here: name all of them in"
+                " one shard_map"
+            )
+        _check_inside(batch, asked, name)
     found = _from_type(batch, asked, name)
     if found is not None:
         return found
-    if not asked.shard_axes:
-        return asked
-    if all(_is_bound(axis) for axis in asked.shard_axes):
-        _check_inside(batch, asked, name)
+    if bound or not asked.shard_axes:
         return asked
     return _from_context(batch, asked, name)
 
@@ -115,8 +122,8 @@ def _from_type(batch: Batch, asked: Placement, name: str) -> Placement | None:
         entries = jax.typeof(batch.scores).sharding.spec
     *leading, frames, classes = entries
     found = Placement(
-        _as_axes(classes, "spec"),
-        _as_axes(frames, "spec"),
+        as_axes(classes, "spec"),
+        as_axes(frames, "spec"),
         mesh,
         PartitionSpec(*leading),
         frozenset(
@@ -125,12 +132,13 @@ def _from_type(batch: Batch, asked: Placement, name: str) -> Placement | None:
             if kind == AxisType.Explicit
         ),
     )
+    _check_outside(batch, found, name)
     for axis in ("vocab", "time"):
         told, seen = (getattr(p, f"{axis}_axes") for p in (asked, found))
         if told and told != seen:
             raise ValueError(
-                f"`{axis}_axis` is {_show(told)}, but the type of `{name}`,"
-                f" {jax.typeof(batch.scores)}, says {_show(seen)}. Leave {axis}_axis"
+                f"`{axis}_axis` is {show(told)}, but the type of `{name}`,"
+                f" {jax.typeof(batch.scores)}, says {show(seen)}. Leave {axis}_axis"
                 " out, or reshard"
             )
     return found
@@ -144,8 +152,9 @@ def _from_context(batch: Batch, asked: Placement, name: str) -> Placement:
             raise ValueError(
                 f"there is no mesh axis {axis!r} here. Call the loss inside"
                 f" jax.shard_map over a mesh with that axis, or under"
-                f" jax.set_mesh(mesh); axes here: {_show(mesh.axis_names)}"
+                f" jax.set_mesh(mesh); axes here: {show(mesh.axis_names)}"
             )
+    _check_outside(batch, asked._replace(mesh=mesh), name)
     sizes = dict(mesh.shape)
     for place, axes, letter in (
         (-1, asked.vocab_axes, "V"),
@@ -158,12 +167,30 @@ def _from_context(batch: Batch, asked: Placement, name: str) -> Placement:
             how = "classes of -inf" if letter == "V" else "frames past the lengths"
             raise ValueError(
                 f"`{name}` has {letter}={whole}, which {size} devices along"
-                f" {_show(axes)} cannot share evenly: pad it with {how}"
+                f" {show(axes)} cannot share evenly: pad it with {how}"
             )
     leading = PartitionSpec(*[None] * (batch.scores.ndim - 2))
     return asked._replace(
         mesh=mesh, leading=leading, axis_names=frozenset(asked.shard_axes)
     )
+
+
+def _check_outside(batch: Batch, entered: Placement, name: str) -> None:
+    """A shard_map of what already varies inside another has no gradient in JAX."""
+    assert entered.mesh is not None
+    kinds = zip(entered.mesh.axis_names, entered.mesh.axis_types, strict=True)
+    manual = tuple(axis for axis, kind in kinds if kind == AxisType.Manual)
+    if manual and is_tracked(manual):
+        arrays = [array for array in batch if isinstance(array, jax.Array)]
+        varied = frozenset().union(*map(varying, arrays))
+        manual = tuple(axis for axis in manual if axis in varied)
+    if manual:
+        axes = tuple(sorted(entered.axis_names)) or entered.shard_axes
+        raise ValueError(
+            f"`{name}` is sharded over {show(axes)} inside a shard_map over"
+            f" {show(manual)}. Name all of these axes in one shard_map: JAX cannot"
+            " differentiate one inside another"
+        )
 
 
 def _check_inside(batch: Batch, asked: Placement, name: str) -> None:
@@ -185,27 +212,3 @@ def _check_inside(batch: Batch, asked: Placement, name: str) -> None:
                     f" its devices, global ids and lengths: leave {axis!r} out of its"
                     " in_specs"
                 )
-
-
-def _is_bound(axis: str) -> bool:
-    try:
-        lax.axis_size(axis)
-    except NameError:
-        return False
-    return True
-
-
-def _as_axes(value: Any, name: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    axes = tuple(value) if isinstance(value, tuple | list) else (value,)
-    if not all(isinstance(axis, str) for axis in axes):
-        raise TypeError(
-            f"`{name}` must be the name of a mesh axis, or a tuple of names;"
-            f" got {value!r}"
-        )
-    return axes
-
-
-def _show(axes: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, axes)) or "none"

@@ -87,6 +87,36 @@ def is_tracked(axes: tuple[Any, ...]) -> bool:
     return all(axis in varying(lax.axis_index(axis)) for axis in axes)
 
 
+def as_axes(value: Any, name: str) -> tuple[str, ...]:
+    """Return the names in an argument: none, one, or a tuple of them."""
+    if value is None:
+        return ()
+    axes = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if not all(isinstance(axis, str) for axis in axes):
+        raise TypeError(
+            f"`{name}` must be the name of a mesh axis, or a tuple of names;"
+            f" got {value!r}"
+        )
+    for axis in axes:
+        if axes.count(axis) > 1:
+            raise ValueError(f"`{name}` names {axis!r} twice: {show(axes)}")
+    return axes
+
+
+def is_bound(axis: str) -> bool:
+    """Tell whether this runs inside a map over that axis."""
+    try:
+        lax.axis_size(axis)
+    except NameError:
+        return False
+    return True
+
+
+def show(axes: tuple[str, ...]) -> str:
+    """Return names as an error shows them."""
+    return ", ".join(map(repr, axes)) or "none"
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def value_only(caller: str, array: jax.Array) -> jax.Array:
     """Return the array, and raise where it is differentiated."""

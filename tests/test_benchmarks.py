@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import contenders, measure, pods, run, targets
-from tests import hlo
+from benchmarks import contenders, hlo, measure, pods, run, targets
 from tests.cases import named
 
 
@@ -114,15 +113,73 @@ def test_pods_refuses_what_it_cannot_compile(monkeypatch, capsys):
 
 
 def test_collectives_are_read_from_a_program():
-    """Names, sizes of every array, and bytes; an operand beside its result once."""
+    """Names, sizes of every result, and bytes; operands beside results left out."""
     text = """
       %a = (f32[2,13]{1,0}, f32[2,13,5]{2,1,0}) all-reduce(%x, %y), to_apply=%add
-      %b = (bf16[4,8]{1,0}, bf16[4,8]{1,0}) collective-permute-start(%z)
+      %b = (s8[4,8]{1,0:T(8,128)}, s8[4,8]{1,0}, u32[]) collective-permute-start(%z)
       %c = pred[3]{0} all-gather(%p), dimensions={0}
       %d = f32[] add(%q, %r)
+      %e = ((f32[2,3], s32[4]), (f32[16,3], /*index=1*/s32[32])) all-gather-start(%p)
+      %f = (f32[16,3], s32[32]) all-gather-done(%e)
     """
     assert hlo.collectives(text) == [
         hlo.Collective("all-reduce", (26, 130), 624),
-        hlo.Collective("collective-permute", (32, 32), 64),
+        hlo.Collective("collective-permute", (32,), 32),
         hlo.Collective("all-gather", (3,), 3),
+        hlo.Collective("all-gather", (48, 32), 320),
     ]
+
+
+PROGRAM = """
+%below (p: (s32[], f32[8])) -> pred[] {
+  %bound = s32[]{:T(128)} constant(5)
+  %counter = s32[] get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%counter, %bound), direction=LT
+}
+
+%unknown (p: (s32[], f32[8])) -> pred[] {
+  ROOT %go = pred[] get-tuple-element(%p), index=1
+}
+
+%sent (p: f32[8]) -> f32[8] {
+  ROOT %r = f32[8] all-reduce(%p), to_apply=%add
+}
+
+%inner (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %s = ((f32[8]), f32[8]) async-start(%p), calls=%sent
+}
+
+%outer (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %g = (f32[1], f32[8]) all-gather-start(%p)
+  %w = (s32[], f32[8]) while(%t), condition=%below, body=%inner
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%CONDITION, body=%outer SAID
+  %m = f32[] all-reduce(%q), to_apply=%add
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("condition", "said", "turns"),
+    [
+        ("unknown", """, backend_config={"known_trip_count":{"n":"3"}}""", 3),
+        ("below", "", 5),
+        ("unknown", "", None),
+    ],
+)
+def test_collectives_in_loops_count_as_often_as_they_turn(condition, said, turns):
+    """The compiler's word, else the bound of the counter, else a lower bound."""
+    text = PROGRAM.replace("CONDITION", condition).replace(" SAID", said)
+    found = hlo.collectives(text)
+    assert sorted(found, key=str) == sorted(
+        [
+            hlo.Collective("all-gather", (8,), 32, turns),
+            hlo.Collective("all-reduce", (8,), 32, turns and 5 * turns),
+            hlo.Collective("all-reduce", (1,), 4, 1),
+        ],
+        key=str,
+    )
+    total = 32 * turns + 32 * 5 * turns + 4 if turns else 68
+    assert hlo.bytes_sent(found) == (total, turns is not None)

@@ -210,3 +210,48 @@ def test_integer_loss():
     """A status passed as the loss is noticed."""
     with pytest.raises(TypeError, match="`loss` must be floating point"):
         jax_ctc.reduce_loss(jnp.zeros(2, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("axis_name", "error", "message"),
+    [
+        ("dat", ValueError, "no axis 'dat' is mapped here"),
+        ({"i"}, TypeError, "`axis_name` must be the name of a mesh axis, or a tuple"),
+        (("i", "i"), ValueError, "`axis_name` names 'i' twice"),
+    ],
+)
+def test_wrong_axis_names(axis_name, error, message):
+    """Inside a map and outside, one clear line."""
+
+    def mean(x):
+        return jax_ctc.reduce_loss(x, axis_name=axis_name)
+
+    with pytest.raises(error, match=message):
+        jax.vmap(mean, axis_name="i")(jnp.zeros((2, 3)))
+    with pytest.raises(ValueError, match="no axis 'i' is mapped here. Inside jax.sha"):
+        jax_ctc.reduce_loss_and_weight(jnp.zeros(2), axis_name="i")
+
+
+def test_an_axis_the_loss_does_not_vary_over():
+    """The mean and its gradient are as without it; sums count every copy."""
+    mesh = jax.make_mesh((2, 4), ("i", "j"), axis_types=(AxisType.Auto,) * 2)
+    loss = jnp.array([1.0, INF, 5.0, 2.0])
+
+    def parts(x):
+        mean = jax.value_and_grad(
+            lambda x: jax_ctc.reduce_loss(x, axis_name=("i", "j"))
+        )(x)
+        return mean, jax_ctc.reduce_loss_and_weight(x, axis_name=["i", "j"])
+
+    split, whole = PartitionSpec("i"), PartitionSpec()
+    (mean, gradient), sums = jax.jit(
+        jax.shard_map(
+            parts,
+            mesh=mesh,
+            in_specs=split,
+            out_specs=((whole, split), (whole, whole)),
+        )
+    )(loss)
+    np.testing.assert_allclose(mean, 8 / 3, rtol=1e-6)
+    np.testing.assert_allclose(gradient, np.array([1, 0, 1, 1]) / 3, rtol=1e-6)
+    assert [float(x) for x in sums] == [32.0, 12.0]

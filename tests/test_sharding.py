@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jax_ctc
+from benchmarks import hlo
 from jax_ctc import Status, _sharded_emissions
 from jax_ctc._recursion.blocked import chunks
-from tests import hlo
 
 B, T, V, U = 8, 16, 12, 3
 
@@ -209,7 +209,7 @@ def test_what_crosses_the_network():
     )
     text = jax.jit(function).lower(logits, *rest).compile().as_text()
     found = hlo.collectives(text)
-    assert {collective.name for collective in found} == {"all-reduce"}
+    assert {(c.name, c.times) for c in found} == {("all-reduce", 1)}
     frames = B // 2 * T
     sizes = sorted(size for collective in found for size in collective.sizes)
     # The two sums and the mean's weight and total may share an all-reduce each.
@@ -245,7 +245,11 @@ def test_frames_pass_on_two_rows():
     )
     text = jax.jit(function).lower(logits, *rest).compile().as_text()
     found = hlo.collectives(text)
-    assert {c.name for c in found} == {"all-reduce", "collective-permute"}
+    turns = layout.mesh["time"]
+    assert {(c.name, c.times) for c in found} == {
+        ("all-reduce", 1),
+        ("collective-permute", turns),
+    }
     assert max(size for c in found for size in c.sizes) == B // 2 * (U + 1)
 
 

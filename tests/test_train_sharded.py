@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,11 +12,17 @@ import pytest
 
 from examples.handwriting.lines import Lines, load_split
 from examples.sharded import batches, launch
-from examples.sharded.checkpoints import Log, find_other_run, note_run, read_log
+from examples.sharded.checkpoints import (
+    Log,
+    find_other_run,
+    note_run,
+    read_log,
+    saved_step,
+)
 from examples.sharded.train import Progress, train
 from examples.train_sharded import Options, find_fault
 
-SETTINGS = {"steps": 50, "seed": 0, "batch_size": 16, "checkpoint_every": 25}
+SETTINGS = {"steps": 50, "seed": 0, "batch_size": 16, "checkpoint_every": 10}
 
 # Flax, Orbax and TensorStore under strict JAX are their own business.
 pytestmark = [pytest.mark.relaxed, pytest.mark.filterwarnings("default")]
@@ -48,24 +56,60 @@ def test_devices_agree(in_one_process):
 def test_two_processes_killed_and_resumed(in_one_process, tmp_path):
     """2 x 2: kill -9 after a checkpoint, start again; the same losses and errors."""
     run = {**SETTINGS, "out": tmp_path}
-    first = launch.start(2, 2, **run)
-    launch.kill_after(first, tmp_path, saved=25, step=28)
-    codes, _, err = launch.finish(first)
-    assert codes == [-signal.SIGKILL] * 2, err
-    before = read_log(tmp_path)
-    assert 28 <= before[-1]["step"] < 50, "killed too late to show a resume"
+    with launch.start(2, 2, **run) as first:
+        # Saving waits for the save before it: by step 20 the first one is whole.
+        first.kill_after(tmp_path, saved=10, step=12)
+        assert first.finish() == [-signal.SIGKILL] * 2, first.errors()
+    before, saved = read_log(tmp_path), saved_step(tmp_path)
+    assert 10 <= saved <= before[-1]["step"] < SETTINGS["steps"]
 
-    codes, out, err = launch.finish(launch.start(2, 2, **run))
-    assert codes == [0, 0], err
+    with launch.start(2, 2, **run) as second:
+        assert second.finish() == [0, 0], second.errors()
+        out = second.output()
     assert out.startswith("2 processes, 4 devices")
     again = losses(tmp_path)
-    np.testing.assert_array_equal(again[:25], [r["loss"] for r in before[:25]])
+    np.testing.assert_array_equal(again[:saved], [r["loss"] for r in before[:saved]])
     alone, error_rate = in_one_process[1]
     np.testing.assert_allclose(again, losses(alone), rtol=1e-4)
     assert f"digit error rate {error_rate:.1f} %" in out.splitlines()
     # One process restores what two have written.
     restored = train(jax.devices()[:1], tmp_path, Progress(), **SETTINGS)
     assert restored.digit_error_rate == error_rate
+
+
+def test_one_failure_ends_the_others(tmp_path, monkeypatch):
+    """A process that refuses its options is not waited for, nor are its neighbours."""
+    monkeypatch.setattr(launch, "GRACE", 0.1)
+    with launch.start(2, 1, out=tmp_path, steps=0) as cluster:
+        # A neighbour that would go on for ever.
+        other = [sys.executable, "-c", "import time; time.sleep(600)"]
+        cluster.processes[1].wait()
+        cluster.processes[1] = subprocess.Popen(other)
+        assert cluster.finish() == [2, -signal.SIGKILL]
+        assert "process 0:\n--steps must be at least 1; got 0" in cluster.errors()
+    with (
+        launch.start(1, 1, out=tmp_path, steps=0) as cluster,
+        pytest.raises(
+            RuntimeError,
+            match="a process ended before .* at step 3; (?s:.*)--steps must",
+        ),
+    ):
+        cluster.kill_after(tmp_path, saved=1, step=3)
+
+
+def test_no_process_outlives_its_block(tmp_path):
+    """Whatever goes wrong in the block."""
+    with pytest.raises(KeyError), launch.start(2, 1, out=tmp_path) as cluster:
+        raise KeyError
+    assert [each.returncode for each in cluster.processes] == [-signal.SIGKILL] * 2
+
+
+def test_a_checkpoint_counts_once_it_is_whole(tmp_path):
+    """Not while Orbax still writes to a directory of another name."""
+    assert saved_step(tmp_path) == 0
+    for name in "5", "25", "50.orbax-checkpoint-tmp":
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert saved_step(tmp_path) == 25
 
 
 def test_rows_do_not_depend_on_the_devices():
@@ -93,7 +137,13 @@ def test_rows_do_not_depend_on_the_devices():
         ({"seed": -1}, "--seed must be from 0"),
         ({"process_id": 1}, "--process-id must be from 0 to 0; got 1"),
         ({"num_processes": 2}, "--num-processes above 1 needs --coordinator"),
-        ({"coordinator": "here"}, "--coordinator must be HOST:PORT or auto; got here"),
+        ({"coordinator": "here"}, "--coordinator must be HOST:PORT, PORT from 1 to"),
+        ({"coordinator": "h:0"}, "or auto; got h:0"),
+        ({"coordinator": "h:99999"}, "or auto; got h:99999"),
+        (
+            {"coordinator": "auto", "num_processes": 2, "process_id": 1},
+            "--coordinator auto finds the processes itself: leave",
+        ),
         ({"out": pathlib.Path("/dev/null/x")}, "--out /dev/null/x: cannot write"),
     ],
 )

@@ -12,25 +12,25 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-LOG, SETTINGS = "log.jsonl", "settings.json"
+CHECKPOINTS, LOG, SETTINGS = "checkpoints", "log.jsonl", "settings.json"
 
 
 class Checkpoints:
-    """The state of training after some steps, of which the last two are kept."""
+    """The state of training after some steps, of which the last two are kept.
+
+    `start` is the step to resume from: the last one there was on opening, or 0.
+    """
 
     def __init__(self, folder: Path):
         """Opens `folder`, which all processes can reach."""
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
-        path = (folder / "checkpoints").resolve()
+        path = (folder / CHECKPOINTS).resolve()
         self._manager = ocp.CheckpointManager(path, options=options)
+        self.start = self._manager.latest_step() or 0
 
     def save(self, step: int, state: Any) -> None:
         """Saves in the background; every process calls this."""
         self._manager.save(step, args=ocp.args.StandardSave(_plain(state)))
-
-    def latest_step(self) -> int:
-        """Returns the step to resume from; 0 where nothing was saved."""
-        return self._manager.latest_step() or 0
 
     def restore(self, step: int, state: Any) -> Any:
         """Returns the state of `step`, placed on devices as `state` is."""
@@ -43,6 +43,15 @@ class Checkpoints:
         """Waits until everything is written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def saved_step(folder: Path) -> int:
+    """Returns the last step whose checkpoint is wholly written; 0 without one.
+
+    Orbax itself counts those that it is still writing.
+    """
+    names = (path.name for path in (folder / CHECKPOINTS).glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 class Log:

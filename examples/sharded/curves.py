@@ -54,15 +54,14 @@ def main(options: Options) -> int:
                 "out": out,
             }
             if "killed" in name:
-                processes = launch.start(*cluster, **settings)
                 saved = options.checkpoint_every
-                launch.kill_after(processes, out, saved, saved * 7 // 5)
-                launch.finish(processes)
+                with launch.start(*cluster, **settings) as processes:
+                    processes.kill_after(out, saved, saved * 7 // 5)
                 killed_at = read_log(out)[-1]["step"]
-            codes, _, errors = launch.finish(launch.start(*cluster, **settings))
-            if any(codes):
-                print(f"{name} failed:\n{errors}", file=sys.stderr)
-                return 1
+            with launch.start(*cluster, **settings) as processes:
+                if any(processes.finish()):
+                    print(f"{name} failed:\n{processes.errors()}", file=sys.stderr)
+                    return 1
             logs[name] = read_log(out)
     worst = report(logs, killed_at)
     draw(options, logs, killed_at)

@@ -31,7 +31,6 @@ class Progress:
     step: int = 0
     loss: float | None = None
     error_rate: float | None = None
-    saved: int = 0  # the step of the last checkpoint
     on_step: Callable[[], None] = lambda: None
 
 
@@ -69,7 +68,7 @@ def train(
     trained = model, optimizer = create(mesh, seed, steps)
 
     checkpoints = Checkpoints(out)
-    start = progress.step = progress.saved = checkpoints.latest_step()
+    start = progress.step = checkpoints.start
     if start:
         nnx.update(trained, checkpoints.restore(start, nnx.state(trained)))
     log = Log(out, start) if jax.process_index() == 0 else None
@@ -96,7 +95,6 @@ def train(
             log.append(row)
         if is_looked_at:
             checkpoints.save(step, nnx.state(trained))
-        progress.saved = checkpoints.latest_step()
         progress.on_step()
     checkpoints.close()
     return score or evaluate(read(model, spread), held_out)
