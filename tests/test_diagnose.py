@@ -13,6 +13,7 @@ import jax_ctc
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.guess import frequencies, log_guess, prefixes
 from jax_ctc._diagnose.judge import mixed
+from jax_ctc._diagnose.pairs import edit_distance
 from jax_ctc._diagnose.structure import trailing
 from tests import confusion, emissions
 from tests.faults import FAULTS
@@ -126,6 +127,22 @@ def test_frequencies_and_trailing():
     assert trailing(labels, np.array([3, 4]), 2).tolist() == [2, 0]
     assert trailing(labels, np.array([4, 4]), 3).tolist() == [0, 1]
     assert trailing(labels, np.array([0, 2]), 3).tolist() == [0, 2]
+
+
+def test_edit_distance_is_the_fewest_changes():
+    """Against the recursion as it is defined, over texts of any two lengths."""
+
+    def fewest(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        swap = fewest(a[1:], b[1:]) + (a[0] != b[0])
+        return min(swap, fewest(a[1:], b) + 1, fewest(a, b[1:]) + 1)
+
+    rng = np.random.default_rng(5)
+    texts = [rng.integers(0, 3, rng.integers(0, 6)).tolist() for _ in range(80)]
+    padded = np.array([[*text, *[-1] * (6 - len(text))] for text in texts])
+    expected = [fewest(*pair) for pair in zip(texts, texts[::-1], strict=True)]
+    assert edit_distance(padded, padded[::-1]).tolist() == expected
 
 
 def test_the_table_against_every_path(small, report):
@@ -320,7 +337,7 @@ def test_causes_come_before_the_bits_they_explain():
 
 
 @pytest.mark.parametrize("count", [1, 2, 32])
-@pytest.mark.parametrize("kind", [*emissions.TRAINED, *emissions.UNTRAINED])
+@pytest.mark.parametrize("kind", emissions.KINDS)
 def test_healthy_batches_of_any_size(count, kind):
     """One utterance, two, or many; a fifth of the transcripts may be wrong."""
     rng = np.random.default_rng(count)
