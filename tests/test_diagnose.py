@@ -336,6 +336,37 @@ def test_causes_come_before_the_bits_they_explain():
     assert cause.evidence["nats"] > 100
 
 
+def test_findings_are_ordered_by_what_they_explain():
+    """An error of hundreds of nats before a warning; a bit names what cleared it."""
+    batch = BY_CODE["WRONG_BLANK"].inject(confusion.made_up("peaky", 0), "last", None)
+    scores = log_softmax(batch["logits"]) + 0.002
+    batch |= {"logits": scores.astype(np.float32), "inputs": "log_probs"}
+    cause, scale, symptom = confusion.findings(batch)
+    assert (cause.code, scale.code) == ("WRONG_BLANK", "NOT_NORMALISED")
+    assert symptom.evidence["explained_by"] == ["WRONG_BLANK"]
+
+
+def test_a_mask_put_on_half_precision_is_no_mistake():
+    """Widened after log_softmax, and one class masked by a number."""
+    batch = confusion.made_up("peaky", 0)
+    half = jnp.asarray(batch["logits"], jnp.bfloat16)
+    scores = np.array(jax.nn.log_softmax(half).astype(jnp.float32))
+    scores[:, :, -1] = -1e9
+    batch |= {"logits": scores, "inputs": "log_probs"}
+    assert confusion.findings(batch) == ()
+
+
+def test_probabilities_in_zero_padding():
+    """The softmax of each utterance, stacked, and lengths forgotten."""
+    batch = BY_CODE["PROBABILITIES_AS_LOGITS"].inject(
+        confusion.made_up("peaky", 0), 1.0, None
+    )
+    for scores, length in zip(batch["logits"], batch["logit_lengths"], strict=True):
+        scores[length:] = 0
+    batch["logit_lengths"] = None
+    assert confusion.findings(batch)[0].code == "PROBABILITIES_AS_LOGITS"
+
+
 @pytest.mark.parametrize("count", [1, 2, 32])
 @pytest.mark.parametrize("kind", emissions.KINDS)
 def test_healthy_batches_of_any_size(count, kind):
