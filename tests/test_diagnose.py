@@ -356,6 +356,24 @@ def test_a_mask_put_on_half_precision_is_no_mistake():
     assert confusion.findings(batch) == ()
 
 
+@pytest.mark.parametrize("factor", [2, 4])
+def test_lengths_from_before_subsampling_in_wide_padding(factor):
+    """T is half as much again as the longest utterance needs."""
+    batch = confusion.made_up("peaky", 0)
+    padding = np.zeros((8, batch["logit_lengths"].max() * 3 // 2, 32), np.float32)
+    padding[:, : batch["logits"].shape[1]] = batch["logits"]
+    batch |= {"logits": padding, "logit_lengths": batch["logit_lengths"] * factor}
+    finding = confusion.findings(batch)[0]
+    assert finding.code == "LENGTH_UNITS"
+    assert finding.evidence["factor"] == factor
+
+
+def test_lengths_a_frame_too_long_are_in_frames():
+    batch = confusion.made_up("peaky", 0)
+    batch["logit_lengths"] = np.full(8, batch["logits"].shape[1] + 1)
+    assert {f.code for f in confusion.findings(batch)} == {"BAD_LENGTH"}
+
+
 def test_probabilities_in_zero_padding():
     """The softmax of each utterance, stacked, and lengths forgotten."""
     batch = BY_CODE["PROBABILITIES_AS_LOGITS"].inject(
