@@ -19,8 +19,8 @@ from jax_ctc._diagnose import Report, diagnose
 from jax_ctc._types import Index, Option, Vocabulary
 from jax_ctc._validate import check_blank_id, check_count, check_option
 
-# Batches whose status is not known yet. Training keeps a device a step or two ahead.
-_KEEP = 4
+# Batches whose status is not known yet: a host may run some steps ahead of a device.
+_KEEP = 8
 
 _INPUTS = ("logits", "log_probs")
 _LARGEST = np.iinfo(np.int32).max
@@ -64,7 +64,7 @@ def watch(
         every: steps that make one report at most.
         keep: batches to hold on to while their status is on its way. A device that is
             further behind the host than that loses some, which is said if one of
-            them was flagged. Default: 4.
+            them was flagged. Default: 8.
         on_report: called with (step, report), in the thread of the diagnosis. Default:
             print the report on stderr.
         most_reports: diagnoses before the watch only counts: a broken pipeline flags
