@@ -1,9 +1,12 @@
 """`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch."""
 
 import argparse
+import io
+import json
 import pathlib
 import sys
 import zipfile
+import zlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,13 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report = diagnose(**load(options.file, options))
     except (OSError, TypeError, ValueError) as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
+        name = getattr(error, "filename", None) or options.file
+        text = getattr(error, "strerror", None) or error
+        print(f"{name}: {text}", file=sys.stderr)
         return 2
     try:
         if options.html:
             options.html.write_text(report.to_html(), encoding="utf-8")
         if options.json:
-            print(report.to_json())
+            _print_json(report)
         else:
             _print(report)
             if options.html:
@@ -60,8 +65,12 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
         if not zipfile.is_zipfile(stream):
             raise ValueError("not an .npz file, as np.savez writes them")
         stream.seek(0)
-        with np.load(stream, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                found = {name: _member(file, name) for name in file.files}
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise ValueError(f"damaged: {error}; save the batch once more") from error
+    found = {name: array for name, array in found.items() if array is not None}
     known = (*_ARRAYS, *_OPTIONS)
     unknown = sorted(set(found) - set(known))
     if unknown:
@@ -80,6 +89,11 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
     arguments = {name: _array(array) for name, array in found.items()}
     for name in _OPTIONS[:2]:
         if name in arguments:
+            if arguments[name].ndim:
+                raise ValueError(
+                    f"{name} must be one value; got an array of shape"
+                    f" {arguments[name].shape}"
+                )
             arguments[name] = arguments[name].item()
     if "vocabulary" in arguments:
         arguments["vocabulary"] = arguments["vocabulary"].tolist()
@@ -92,9 +106,48 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
     return arguments
 
 
+def _member(file: Any, name: str) -> np.ndarray | None:
+    """Return an array of the file, or None where None was saved.
+
+    Raises:
+        ValueError: it is no array of numbers or text.
+    """
+    try:
+        array = file[name]
+    except ValueError as error:
+        if "Object arrays" in str(error):
+            if _is_none(file, name):
+                return None
+            raise ValueError(
+                f"{name} holds Python objects; save an array of numbers, and leave out"
+                " what is None"
+            ) from error
+        raise ValueError(f"{name} is damaged: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is no array, as np.savez writes them")
+    return array
+
+
+def _is_none(file: Any, name: str) -> bool:
+    """Tell whether `name=None` was saved, by its bytes: a pickle may run any code."""
+    none = io.BytesIO()
+    np.save(none, np.array(None, object))
+    return file.zip.read(f"{name}.npy") == none.getvalue()
+
+
 def _array(array: np.ndarray) -> np.ndarray:
     """Return bfloat16 as such: NumPy saves it as two nameless bytes."""
     return array.view(jnp.bfloat16) if array.dtype == np.dtype("V2") else array
+
+
+def _print_json(report: Report) -> None:
+    """Print JSON, escaped where the terminal cannot write all of its text."""
+    text = report.to_json()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)
+    print(text)
 
 
 def _print(report: Report) -> None:

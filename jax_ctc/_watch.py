@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import copy
 import functools
 import sys
 import warnings
@@ -12,23 +13,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jax_ctc._diagnose import Report, diagnose
 from jax_ctc._types import Index, Option, Vocabulary
+from jax_ctc._validate import check_blank_id, check_count, check_option
+
+# Batches whose status is not known yet: a host may run some steps ahead of a device.
+_KEEP = 8
+
+_INPUTS = ("logits", "log_probs")
+_LARGEST = np.iinfo(np.int32).max
 
 
 class _Step(NamedTuple):
-    """A step that may yet be asked about: references, nothing copied."""
+    """A step that may yet be asked about: references to what is on a device."""
 
     number: int
-    bits: jax.Array  # [] int32 on the device, the OR over its utterances
+    window: int
+    bits: jax.Array  # [] int32, the OR over its utterances, on its way to the host
     batch: tuple[Any, ...]
 
 
 class _Window(NamedTuple):
     """The OR of the statuses of some steps, on its way to the host."""
 
-    last: int
+    number: int
     bits: jax.Array
 
 
@@ -44,17 +54,17 @@ def watch(
 ) -> "Watch":
     """Return a watch to call once per training step; it diagnoses flagged batches.
 
-    Each call ORs the step's status into one number on the device. Every `every` steps
-    that number starts its way to the host, and is looked at in a later step, once it
-    has arrived. If a bit is set, the batches still at hand whose own status has one are
-    diagnosed in a thread of their own. No call waits for the device, for a copy or for
-    a diagnosis.
+    Each call ORs the step's status into one number on the device. The number of the
+    step, and every `every` steps that of all of them, start their way to the host, and
+    are looked at in a later step, once they have arrived. A batch without a bit is let
+    go there and then; the first one with a bit, of each `every` steps, is diagnosed in
+    a thread of its own. No call waits for the device, for a copy or for a diagnosis.
 
     Args:
-        every: steps between two looks.
-        keep: batches to hold references to. Their memory stays in use, so return no
-            more than you need from a step. Default: every + 8, which loses none as
-            long as the device is no more than 8 steps behind the host.
+        every: steps that make one report at most.
+        keep: batches to hold on to while their status is on its way. A device that is
+            further behind the host than that loses some, which is said if one of
+            them was flagged. Default: 8.
         on_report: called with (step, report), in the thread of the diagnosis. Default:
             print the report on stderr.
         most_reports: diagnoses before the watch only counts: a broken pipeline flags
@@ -69,11 +79,15 @@ def watch(
         `close()` waits for the last ones, and `with` does it by itself.
 
     Raises:
-        ValueError: `every`, `keep` or `most_reports` is below 1.
+        TypeError: `every`, `keep`, `most_reports` or `blank_id` is no int.
+        ValueError: one of them is too small, or `inputs` has an unknown value.
 
     Cost:
-        Two tiny dispatches per step, `keep` batches of memory, and what `diagnose`
-        costs for each flagged batch, on the CPU backend where there is one.
+        Two tiny dispatches per step. Device memory: `keep` batches at most while the
+        device is behind, one as a rule; and up to `most_reports` flagged ones in all,
+        until their diagnosis has begun; none once `most_reports` were diagnosed.
+        Arguments on the host are copied, for a loader may fill them anew. A diagnosis
+        costs what `diagnose` does, on the CPU backend where there is one.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -85,18 +99,15 @@ def watch(
         >>> look.reports[0][1].findings[0].code
         'LABEL_OUT_OF_RANGE'
     """
-    kept = every + 8 if keep is None else keep
-    for name, value in (
-        ("every", every),
-        ("keep", kept),
-        ("most_reports", most_reports),
-    ):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {value}")
+    every = check_count(every, name="every")
+    keep = _KEEP if keep is None else check_count(keep, name="keep")
+    most_reports = check_count(most_reports, name="most_reports")
+    check_option(inputs, _INPUTS, name="inputs")
+    check_blank_id(blank_id, _LARGEST)  # the number of classes is not known yet
     examine = functools.partial(
         diagnose, blank_id=blank_id, inputs=inputs, vocabulary=vocabulary
     )
-    return Watch(every, kept, on_report or _print, most_reports, examine)
+    return Watch(every, keep, on_report or _print, most_reports, examine)
 
 
 class Watch:
@@ -119,13 +130,14 @@ class Watch:
         self._steps: collections.deque[_Step] = collections.deque(maxlen=keep)
         self._windows: collections.deque[_Window] = collections.deque()
         self._seen: jax.Array | None = None
-        self._asked = 0
+        self._asked: set[int] = set()  # windows with a diagnosis
+        self._is_closed = False
         self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._work: list[concurrent.futures.Future] = []
 
     def __call__(
         self,
-        status: jax.Array,
+        status: Any,
         logits: Any,
         labels: Any,
         logit_lengths: Any = None,
@@ -139,10 +151,20 @@ class Watch:
             labels: [..., U].
             logit_lengths: [...] or None.
             label_lengths: [...] or None.
+
+        Raises:
+            TypeError: `status` is no array of integers, or traced.
+            RuntimeError: the watch is closed.
         """
-        bits = _any_bits(status)
-        batch = (logits, labels, logit_lengths, label_lengths)
-        self._steps.append(_Step(self.num_steps, bits, batch))
+        if self._is_closed:
+            raise RuntimeError("this watch is closed: call it before `close()`")
+        bits = _any_bits(_checked(status))
+        if len(self._asked) < self._most:
+            bits.copy_to_host_async()
+            batch = (logits, labels, logit_lengths, label_lengths)
+            batch = tuple(_held(argument) for argument in batch)
+            window = self.num_steps // self._every
+            self._steps.append(_Step(self.num_steps, window, bits, batch))
         self._seen = bits if self._seen is None else _either(self._seen, bits)
         self.num_steps += 1
         if self.num_steps % self._every == 0:
@@ -153,14 +175,16 @@ class Watch:
         """Wait for what is on its way, and return all (step, report) pairs.
 
         Raises:
-            Exception: whatever `on_report` or a diagnosis raised.
+            Exception: whatever `on_report` or a diagnosis raised; it was printed on
+                stderr when it happened.
         """
+        self._is_closed = True
         self._send()
         self._look(wait=True)
         self._thread.shutdown(wait=True)
-        for future in self._work:
+        work, self._work = self._work, []
+        for future in work:
             future.result()
-        self._work.clear()
         return self.reports
 
     def __enter__(self) -> "Watch":
@@ -172,49 +196,90 @@ class Watch:
         if kind is None:
             self.close()
         else:
+            self._is_closed = True
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _send(self) -> None:
         """Start the copy of what was seen since the last one."""
         if self._seen is not None:
             self._seen.copy_to_host_async()
-            self._windows.append(_Window(self.num_steps - 1, self._seen))
+            window = (self.num_steps - 1) // self._every
+            self._windows.append(_Window(window, self._seen))
             self._seen = None
 
     def _look(self, *, wait: bool) -> None:
-        """Read the windows that have arrived; the others can wait."""
+        """Read the steps and windows that have arrived; the others can wait."""
+        while self._steps and (wait or _is_ready(self._steps[0].bits)):
+            step = self._steps.popleft()
+            if int(np.asarray(step.bits)) and step.window not in self._asked:
+                self._ask(step)
         while self._windows and (wait or _is_ready(self._windows[0].bits)):
             window = self._windows.popleft()
             if int(np.asarray(window.bits)):
                 self.num_flagged += 1
-                self._ask(window.last)
+                if window.number not in self._asked and len(self._asked) < self._most:
+                    _warn_gone()
 
-    def _ask(self, last: int) -> None:
-        """Hand the kept batches up to a step to the doctor's thread, flagged or not."""
-        if self._asked >= self._most:
-            return
-        steps = [step for step in self._steps if step.number <= last]
-        for step in steps:
-            self._steps.remove(step)  # asked once
-        self._asked += 1
-        self._work.append(self._thread.submit(self._diagnose, steps))
+    def _ask(self, step: _Step) -> None:
+        """Hand a flagged batch to the doctor's thread; after the last, hold none."""
+        self._asked.add(step.window)
+        if len(self._asked) == self._most:
+            self._steps.clear()
+        self._work.append(self._thread.submit(self._diagnose, step))
 
-    def _diagnose(self, steps: list[_Step]) -> None:
-        """Diagnose the first flagged step; this thread may wait for its arrays."""
-        flagged = [step for step in steps if int(np.asarray(step.bits))]
-        if not flagged:
-            warnings.warn(
-                "a batch was flagged, but was no longer at hand when its status came:"
-                " call `watch` with a larger `keep`",
-                stacklevel=2,
-            )
-            return
-        step = flagged[0]
-        batch = jax.device_get(step.batch)
-        with jax.default_device(_host_device()):
-            report = self._examine(*batch)
-        self.reports.append((step.number, report))
-        self._on_report(step.number, report)
+    def _diagnose(self, step: _Step) -> None:
+        """Diagnose a step; this thread may wait for its arrays.
+
+        What goes wrong here would be seen at the end of the training, if ever.
+        """
+        try:
+            batch = jax.device_get(step.batch)
+            with jax.default_device(_host_device()):
+                report = self._examine(*batch)
+            self.reports.append((step.number, report))
+            self._on_report(step.number, report)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            if any(_is_deleted(argument) for argument in step.batch):
+                what = (
+                    "its arrays were deleted, as donated ones are: pass the watch"
+                    " arrays that no later step takes over"
+                )
+            print(f"step {step.number} was flagged, but {what}", file=sys.stderr)
+            raise
+
+
+def _warn_gone() -> None:
+    warnings.warn(
+        "a batch was flagged, but was no longer at hand when its status came: call"
+        " `watch` with a larger `keep`",
+        stacklevel=4,
+    )
+
+
+def _checked(status: Any) -> Any:
+    """Return the status, or raise."""
+    if isinstance(status, Tracer):
+        raise TypeError(
+            "`status` is traced: call the watch outside `jax.jit`, with the status that"
+            " the step returns"
+        )
+    is_array = isinstance(status, jax.Array | np.ndarray | np.integer)
+    if not is_array or not jnp.issubdtype(status.dtype, jnp.integer):
+        raise TypeError(
+            "`status` must be the int32 array that `ctc_loss_with_status` returns; got"
+            f" {getattr(status, 'dtype', type(status).__name__)}"
+        )
+    return status
+
+
+def _held(argument: Any) -> Any:
+    """Return an array on a device as it is, and a copy of what is on the host."""
+    return argument if isinstance(argument, jax.Array) else copy.deepcopy(argument)
+
+
+def _is_deleted(argument: Any) -> bool:
+    return isinstance(argument, jax.Array) and argument.is_deleted()
 
 
 @jax.jit

@@ -174,7 +174,7 @@ def main():
         healthy[f"handwriting, {steps} steps"] = clean(
             functools.partial(lines_batch, steps), range(40)
         )
-    for kind in (*emissions.TRAINED, *emissions.UNTRAINED):
+    for kind in emissions.KINDS:
         for wrong in (0.0, 0.25):
             healthy[f"made up, {kind}, {wrong:.0%} wrong transcripts"] = clean(
                 functools.partial(made_up, kind, wrong=wrong), range(20)

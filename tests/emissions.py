@@ -11,12 +11,22 @@ every utterance has sounds, one per label, and a model that hears them more or l
     unigram        a constant: how frequent each class is
     untrained      a random projection of the sounds, with random biases
     lopsided       the same, with one class other than blank far ahead
+
+Two more are sure of what they hear and hear something else, which is what a real error
+looks like: the transcript of another utterance fits better than the right one.
+
+    minimal pairs  utterances come in twos that differ in a label or two, and each is
+                   heard as the other
+    own lexicon    ten words that each say one; three in ten are heard as another, and
+                   always as the same
 """
 
 import numpy as np
 
 TRAINED = ("peaky", "blurry", "overconfident")
+CONFUSED = ("minimal pairs", "own lexicon")
 UNTRAINED = ("half", "plateau", "unigram", "untrained", "lopsided")
+KINDS = (*TRAINED, *CONFUSED, *UNTRAINED)
 
 
 def transcripts(rng, count, num_classes, most, *, words=200):
@@ -43,6 +53,12 @@ def batch(kind, rng, count=8, num_classes=32, frames=200, most=40, wrong=0.0):
     wrong: the share of utterances whose transcript is that of something else.
     """
     labels, lengths = transcripts(rng, count, num_classes, most)
+    heard_labels, heard_lengths = labels, lengths
+    if kind in CONFUSED:
+        change = _minimal_pairs if kind == "minimal pairs" else _own_lexicon
+        (labels, lengths), (heard_labels, heard_lengths) = change(
+            rng, labels, lengths, num_classes
+        )
     sounds = rng.normal(size=(num_classes, 16))
     projection = rng.normal(size=(16, num_classes)) / 4
     bias = rng.normal(size=num_classes)
@@ -51,7 +67,7 @@ def batch(kind, rng, count=8, num_classes=32, frames=200, most=40, wrong=0.0):
     ends = np.zeros(count, np.int32)
     share = np.bincount(labels[labels >= 0], minlength=num_classes) + 0.5
     for row in range(count):
-        said = labels[row, : lengths[row]]
+        said = heard_labels[row, : heard_lengths[row]]
         starts, end = _places(rng, said, frames)
         ends[row] = end
         heard = np.zeros((frames, 16))
@@ -70,6 +86,30 @@ def batch(kind, rng, count=8, num_classes=32, frames=200, most=40, wrong=0.0):
         "logit_lengths": ends,
         "label_lengths": lengths,
     }
+
+
+def _minimal_pairs(rng, labels, lengths, num_classes):
+    """Return what is said, in twos that hardly differ, and what is heard: the other."""
+    labels, lengths = labels.copy(), lengths.copy()
+    order = np.arange(len(labels))
+    for row in range(1, len(labels), 2):
+        labels[row], lengths[row] = labels[row - 1], lengths[row - 1]
+        for place in rng.permutation(lengths[row])[: rng.integers(1, 3)]:
+            labels[row, place] = 2 + (labels[row, place] - 1) % (num_classes - 3)
+        order[row - 1 : row + 1] = row, row - 1
+    return (labels, lengths), (labels[order], lengths[order])
+
+
+def _own_lexicon(rng, labels, lengths, num_classes):
+    """Return words of a lexicon of ten, and those that are heard in their stead."""
+    most = labels.shape[1]
+    sizes = rng.integers(3, min(7, most) + 1, 10)
+    words = rng.integers(1, num_classes - 1, (10, most)).astype(np.int32)
+    words = np.where(np.arange(most) < sizes[:, None], words, -1)
+    said = rng.integers(0, 10, len(labels))
+    heard = np.where(rng.random(len(said)) < 0.3, said ^ 1, said)
+    sizes = sizes.astype(np.int32)
+    return (words[said], sizes[said]), (words[heard], sizes[heard])
 
 
 def _places(rng, said, frames):
@@ -142,6 +182,8 @@ def _lopsided(rng, said, starts, end, heard, projection, bias, scale, share):
 
 
 _SCORES = {
+    "minimal pairs": _peaky,
+    "own lexicon": _peaky,
     "peaky": _peaky,
     "blurry": _blurry,
     "overconfident": _overconfident,

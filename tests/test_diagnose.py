@@ -13,6 +13,7 @@ import jax_ctc
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.guess import frequencies, log_guess, prefixes
 from jax_ctc._diagnose.judge import mixed
+from jax_ctc._diagnose.pairs import edit_distance
 from jax_ctc._diagnose.structure import trailing
 from tests import confusion, emissions
 from tests.faults import FAULTS
@@ -126,6 +127,22 @@ def test_frequencies_and_trailing():
     assert trailing(labels, np.array([3, 4]), 2).tolist() == [2, 0]
     assert trailing(labels, np.array([4, 4]), 3).tolist() == [0, 1]
     assert trailing(labels, np.array([0, 2]), 3).tolist() == [0, 2]
+
+
+def test_edit_distance_is_the_fewest_changes():
+    """Against the recursion as it is defined, over texts of any two lengths."""
+
+    def fewest(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        swap = fewest(a[1:], b[1:]) + (a[0] != b[0])
+        return min(swap, fewest(a[1:], b) + 1, fewest(a, b[1:]) + 1)
+
+    rng = np.random.default_rng(5)
+    texts = [rng.integers(0, 3, rng.integers(0, 6)).tolist() for _ in range(80)]
+    padded = np.array([[*text, *[-1] * (6 - len(text))] for text in texts])
+    expected = [fewest(*pair) for pair in zip(texts, texts[::-1], strict=True)]
+    assert edit_distance(padded, padded[::-1]).tolist() == expected
 
 
 def test_the_table_against_every_path(small, report):
@@ -319,8 +336,57 @@ def test_causes_come_before_the_bits_they_explain():
     assert cause.evidence["nats"] > 100
 
 
+def test_findings_are_ordered_by_what_they_explain():
+    """An error of hundreds of nats before a warning; a bit names what cleared it."""
+    batch = BY_CODE["WRONG_BLANK"].inject(confusion.made_up("peaky", 0), "last", None)
+    scores = log_softmax(batch["logits"]) + 0.002
+    batch |= {"logits": scores.astype(np.float32), "inputs": "log_probs"}
+    cause, scale, symptom = confusion.findings(batch)
+    assert (cause.code, scale.code) == ("WRONG_BLANK", "NOT_NORMALISED")
+    assert symptom.evidence["explained_by"] == ["WRONG_BLANK"]
+
+
+def test_a_mask_put_on_half_precision_is_no_mistake():
+    """Widened after log_softmax, and one class masked by a number."""
+    batch = confusion.made_up("peaky", 0)
+    half = jnp.asarray(batch["logits"], jnp.bfloat16)
+    scores = np.array(jax.nn.log_softmax(half).astype(jnp.float32))
+    scores[:, :, -1] = -1e9
+    batch |= {"logits": scores, "inputs": "log_probs"}
+    assert confusion.findings(batch) == ()
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_lengths_from_before_subsampling_in_wide_padding(factor):
+    """T is half as much again as the longest utterance needs."""
+    batch = confusion.made_up("peaky", 0)
+    padding = np.zeros((8, batch["logit_lengths"].max() * 3 // 2, 32), np.float32)
+    padding[:, : batch["logits"].shape[1]] = batch["logits"]
+    batch |= {"logits": padding, "logit_lengths": batch["logit_lengths"] * factor}
+    finding = confusion.findings(batch)[0]
+    assert finding.code == "LENGTH_UNITS"
+    assert finding.evidence["factor"] == factor
+
+
+def test_lengths_a_frame_too_long_are_in_frames():
+    batch = confusion.made_up("peaky", 0)
+    batch["logit_lengths"] = np.full(8, batch["logits"].shape[1] + 1)
+    assert {f.code for f in confusion.findings(batch)} == {"BAD_LENGTH"}
+
+
+def test_probabilities_in_zero_padding():
+    """The softmax of each utterance, stacked, and lengths forgotten."""
+    batch = BY_CODE["PROBABILITIES_AS_LOGITS"].inject(
+        confusion.made_up("peaky", 0), 1.0, None
+    )
+    for scores, length in zip(batch["logits"], batch["logit_lengths"], strict=True):
+        scores[length:] = 0
+    batch["logit_lengths"] = None
+    assert confusion.findings(batch)[0].code == "PROBABILITIES_AS_LOGITS"
+
+
 @pytest.mark.parametrize("count", [1, 2, 32])
-@pytest.mark.parametrize("kind", [*emissions.TRAINED, *emissions.UNTRAINED])
+@pytest.mark.parametrize("kind", emissions.KINDS)
 def test_healthy_batches_of_any_size(count, kind):
     """One utterance, two, or many; a fifth of the transcripts may be wrong."""
     rng = np.random.default_rng(count)

@@ -1,12 +1,14 @@
 """What the doctor says where: terminal, JSON, a page in a real browser, exit codes."""
 
 import html.parser
+import io
 import json
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -218,9 +220,18 @@ def test_a_healthy_file_exits_with_0(batch, tmp_path, capsys):
         ({"logits": 0}, "lacks labels; it holds logits"),
         ({}, "lacks logits and labels; it holds nothing"),
         ({"logits": 0, "labels": 0}, "`logits` must be floating point"),
-        ({"logits": np.array([{}]), "labels": 0}, "allow_pickle"),
+        ({"logits": np.array([{}]), "labels": 0}, "logits holds Python objects"),
+        ({"logits": 0, "labels": 0, "blank_id": [0, 1]}, "blank_id must be one value"),
     ],
-    ids=["unknown", "log_probs", "no labels", "empty", "no array", "objects"],
+    ids=[
+        "unknown",
+        "log_probs",
+        "no labels",
+        "empty",
+        "no array",
+        "objects",
+        "two blanks",
+    ],
 )
 def test_a_bad_file_is_one_clear_line(content, message, tmp_path, capsys):
     path = tmp_path / "bad.npz"
@@ -247,6 +258,54 @@ def test_what_is_no_file_of_arrays(name, content, message, tmp_path, capsys):
         path.write_bytes(content)
     assert main(["diagnose", str(path)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_a_damaged_file_is_no_finding(is_compressed, batch, tmp_path, capsys):
+    path = tmp_path / "batch.npz"
+    (np.savez_compressed if is_compressed else np.savez)(path, **batch)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
+    assert main(["diagnose", str(path)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{path}: ")
+    assert "damaged" in printed
+    assert len(printed.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("logits", "logits is no array"), ("logits.npy", "logits is")],
+)
+def test_a_zip_of_something_else(name, message, tmp_path, capsys):
+    path = tmp_path / "batch.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, "")
+    assert main(["diagnose", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_none_may_be_saved(batch, tmp_path, capsys):
+    path = tmp_path / "batch.npz"
+    np.savez(path, **batch | {"logit_lengths": None})
+    assert main(["diagnose", str(path)]) == 1
+    assert "LABEL_OUT_OF_RANGE" in capsys.readouterr().out
+
+
+def test_a_missing_vocabulary_is_named(file, tmp_path, capsys):
+    missing = str(tmp_path / "nowhere.txt")
+    assert main(["diagnose", str(file), "--vocabulary", missing]) == 2
+    assert capsys.readouterr().err.startswith(f"{missing}: No such file")
+
+
+def test_json_goes_where_only_ascii_does(batch, tmp_path, monkeypatch):
+    path, out = tmp_path / "batch.npz", io.BytesIO()
+    np.savez(path, **batch, vocabulary=["_", "a", "ä", "語"])
+    terminal = io.TextIOWrapper(out, encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["diagnose", str(path), "--json"]) == 1
+    assert json.loads(out.getvalue())["utterances"][0]["labels"] == "a語"
 
 
 def test_a_single_array_is_refused(tmp_path, capsys):

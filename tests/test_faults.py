@@ -64,11 +64,19 @@ def test_other_models_have_the_same_faults(kind):
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.25])
-@pytest.mark.parametrize("kind", [*emissions.TRAINED, *emissions.UNTRAINED])
+@pytest.mark.parametrize("kind", emissions.KINDS)
 def test_other_models_stay_clean(kind, wrong):
     """Trained or not, and with a quarter of the transcripts wrong."""
     source = functools.partial(confusion.made_up, kind, wrong=wrong)
     assert set(confusion.clean(source, range(4))) == {confusion.NOTHING}
+
+
+@pytest.mark.parametrize("count", [2, 16, 64])
+@pytest.mark.parametrize("kind", emissions.CONFUSED)
+def test_errors_are_no_shuffle(kind, count):
+    """A model that mistakes transcripts for each other has them in their places."""
+    source = functools.partial(confusion.made_up, kind, count=count)
+    assert set(confusion.clean(source, range(3))) == {confusion.NOTHING}
 
 
 def more_said_than_heard(batch, rng):

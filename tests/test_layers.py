@@ -52,9 +52,9 @@ LAYERS = [
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
 STANDARD = {
-    *("argparse", "base64", "collections", "concurrent", "dataclasses", "enum"),
+    *("argparse", "base64", "collections", "concurrent", "copy", "dataclasses", "enum"),
     *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
-    *("sys", "typing", "warnings", "zipfile"),
+    *("sys", "typing", "warnings", "zipfile", "zlib"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {

@@ -1,6 +1,8 @@
 """The watch sees every flagged batch, and no step waits for it."""
 
+import gc
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 import jax_ctc
+from jax_ctc import _watch
 
 LOGITS = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
 GOOD, BAD = np.array([[1, 2], [3, 1]], np.int32), np.array([[1, 2], [3, 9]], np.int32)
@@ -86,24 +89,127 @@ def test_a_step_never_waits():
     assert all(running)
 
 
-def test_calls_copy_nothing_by_themselves():
-    """Copies to the host are started, never made on the spot."""
+class OnItsWay:
+    """An array on a device: to read it waits, unless its copy was begun and is here."""
+
+    def __init__(self, value):
+        self.value, self.is_copying, self.is_here = value, False, False
+
+    def copy_to_host_async(self):
+        self.is_copying = True
+
+    def is_ready(self):
+        return self.is_here
+
+    def __array__(self, *args, **options):  # noqa: D105
+        assert self.is_copying, "the copy was not begun"
+        assert self.is_here, "the copy has not arrived"
+        return np.asarray(self.value)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Arrays that arrive when the test says so."""
+    made = []
+
+    def make(value):
+        made.append(OnItsWay(value))
+        return made[-1]
+
+    monkeypatch.setattr(_watch, "_any_bits", lambda status: make(int(status.max())))
+    monkeypatch.setattr(_watch, "_either", lambda a, b: make(a.value | b.value))
+    return made
+
+
+def test_calls_read_only_what_has_arrived(device):
+    """Copies to the host are started, and never waited for."""
     look = jax_ctc.watch(every=2, on_report=lambda number, report: None)
-    status, logits = step(LOGITS, GOOD)
-    look(status, logits, GOOD)
-    with jax.transfer_guard_device_to_host("disallow"):
-        for _ in range(8):
-            look(status, logits, GOOD)
-    look.close()
-    assert look.num_steps == 9
-
-
-def test_a_batch_that_is_gone_is_said(recwarn):
-    """With too small a `keep` the warning says what to change; nothing is invented."""
-    with pytest.warns(UserWarning, match="larger `keep`"):
-        look = run({0}, 12, every=8, keep=2)
-    assert look.reports == []
+    good, bad = np.zeros(2, np.int32), np.full(2, 2, np.int32)
+    for number in range(4):
+        look(bad if number == 1 else good, LOGITS, BAD)
+    assert look.num_flagged == 0  # nothing has arrived
+    for array in device:
+        array.is_here = True
+    look(good, LOGITS, GOOD)
     assert look.num_flagged == 1
+    device[-1].is_here = True
+    assert [number for number, _ in look.close()] == [1]
+
+
+def test_clean_batches_are_let_go(device):
+    """As soon as a step's own status is here, not when the window's is."""
+    look = jax_ctc.watch(every=50, keep=8)
+    held = [jnp.ones(2) * n for n in range(3)]
+    gone = [weakref.ref(array) for array in held]
+    for _ in range(len(held)):
+        look(np.zeros(2, np.int32), held.pop(0), GOOD)
+    assert all(ref() is not None for ref in gone)
+    for array in device:
+        array.is_here = True
+    look(np.zeros(2, np.int32), LOGITS, GOOD)
+    gc.collect()
+    assert all(ref() is None for ref in gone)
+    for array in device:
+        array.is_here = True
+    look.close()
+
+
+def test_nothing_is_held_once_the_reports_are_made():
+    with jax_ctc.watch(
+        every=1, most_reports=1, on_report=lambda number, report: None
+    ) as look:
+        status = step(LOGITS, BAD)[0].block_until_ready()
+        for _ in range(3):
+            look(status, LOGITS, BAD)
+            time.sleep(0.01)
+        held = jnp.ones(3)
+        gone = weakref.ref(held)
+        look(status, held, BAD)
+        del held
+        gc.collect()
+        assert gone() is None
+    assert len(look.reports) == 1
+
+
+def test_a_batch_that_is_gone_is_said(device):
+    """With too small a `keep` the warning says what to change; nothing is invented."""
+    look = jax_ctc.watch(every=8, keep=2)
+    for number in range(12):
+        look(np.full(2, 2 * (number == 0), np.int32), LOGITS, BAD)
+    for array in device:
+        array.is_here = True
+    with pytest.warns(UserWarning, match="larger `keep`"):
+        look(np.zeros(2, np.int32), LOGITS, GOOD)
+    assert look.num_flagged == 1
+    for array in device:
+        array.is_here = True
+    assert look.close() == []
+
+
+def test_arrays_that_were_deleted_are_said_at_once(capfd):
+    """A donated argument is gone by the time it would be diagnosed."""
+    look = jax_ctc.watch(every=1)
+    status, logits = step(LOGITS, BAD)
+    logits.delete()
+    look(status, logits, BAD)
+    deadline = time.monotonic() + 60
+    printed = ""
+    while not printed and time.monotonic() < deadline:
+        time.sleep(0.02)
+        look(step(LOGITS, GOOD)[0], LOGITS, GOOD)
+        printed = capfd.readouterr().err
+    assert "step 0 was flagged, but its arrays were deleted" in printed
+    with pytest.raises(RuntimeError, match="deleted"):
+        look.close()
+
+
+def test_a_loader_may_fill_its_buffer_anew():
+    labels = BAD.copy()
+    with jax_ctc.watch(every=4, on_report=lambda number, report: None) as look:
+        status = step(LOGITS, labels)[0]
+        look(status, LOGITS, labels)
+        labels[:] = 1
+    assert look.reports[0][1].codes() == {"LABEL_OUT_OF_RANGE"}
 
 
 def test_status_may_have_any_shape_and_change_it():
@@ -124,7 +230,7 @@ def test_an_error_in_the_loop_is_not_replaced():
         loop()
 
 
-def test_what_the_callback_raises_comes_out_at_the_end():
+def test_what_the_callback_raises_comes_out_at_the_end(capfd):
     def fail(number, report):
         raise LookupError(f"step {number}")
 
@@ -132,6 +238,8 @@ def test_what_the_callback_raises_comes_out_at_the_end():
     look(step(LOGITS, BAD)[0], LOGITS, BAD)
     with pytest.raises(LookupError, match="step 0"):
         look.close()
+    assert "step 0 was flagged, but LookupError" in capfd.readouterr().err
+    assert len(look.close()) == 1  # said once
 
 
 def test_reports_are_printed_by_default(capfd):
@@ -145,3 +253,34 @@ def test_reports_are_printed_by_default(capfd):
 def test_bad_options(name):
     with pytest.raises(ValueError, match=f"`{name}` must be at least 1; got 0"):
         jax_ctc.watch(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"every": 2.5}, TypeError, "`every` must be an int; got 2.5"),
+        ({"inputs": "nope"}, ValueError, "`inputs` must be one of"),
+        ({"blank_id": "a"}, TypeError, "`blank_id` must be an int"),
+        ({"blank_id": -1}, ValueError, "`blank_id`"),
+    ],
+)
+def test_options_are_checked_before_the_training(options, error, message):
+    with pytest.raises(error, match=message):
+        jax_ctc.watch(**options)
+
+
+@pytest.mark.parametrize("status", [None, [0, 0], np.zeros(2, np.float32)])
+def test_a_status_is_an_array_of_integers(status):
+    look = jax_ctc.watch()
+    with pytest.raises(TypeError, match="`status` must be the int32 array"):
+        look(status, LOGITS, GOOD)
+    look.close()
+
+
+def test_a_watch_inside_jit_or_after_its_end_says_so():
+    look = jax_ctc.watch()
+    with pytest.raises(TypeError, match="outside `jax.jit`"):
+        jax.jit(lambda status: look(status, LOGITS, GOOD))(jnp.zeros(2, jnp.int32))
+    look.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        look(np.zeros(2, np.int32), LOGITS, GOOD)

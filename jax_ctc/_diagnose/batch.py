@@ -12,6 +12,8 @@ from jax.core import Tracer
 from jax_ctc._types import accumulator
 from jax_ctc._validate import check_blank_id, check_inputs, check_option, narrow
 
+_MASKED = 80.0  # nats: exp(-80) is nothing beside 1, at any number of classes
+
 _NAMES = ("logits", "labels", "logit_lengths", "label_lengths")
 
 
@@ -98,7 +100,11 @@ def read_batch(
 
 
 def _was_half(scores: np.ndarray) -> bool:
-    """Tell whether nothing would be lost by half precision: it was lost before."""
+    """Tell whether nothing would be lost by half precision: it was lost before.
+
+    A class that was masked afterwards, by -1e9 or so, has no mass to be judged by.
+    """
+    scores = scores[scores > -_MASKED]
     with np.errstate(over="ignore"):
         halves = (scores.astype(half) for half in (np.float16, jnp.bfloat16))
         return any((half.astype(scores.dtype) == scores).all() for half in halves)

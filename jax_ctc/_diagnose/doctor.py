@@ -21,27 +21,43 @@ _ROUNDS = 3
 def examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
     """Return everything found, causes before symptoms; `status` [B] as passed."""
     if given.scores.size == 0 or given.labels.size == 0:
-        return tuple(facts.status_bits(given, status, status, []))
+        return tuple(facts.status_bits(given, status, []))
     is_usable = structure.usable(given)
-    causes, reading = _structure(given, is_usable)
+    reading = structure.first_reading(given, is_usable)
+    mended = _structure(given, reading, is_usable)
+    steps = [(None, reading.status), *((m.finding, m.reading.status) for m in mended)]
+    reading = structure.tempered(mended[-1].reading if mended else reading)
+    causes = [m.finding for m in mended]
     for _ in range(_ROUNDS):
         best = _best(given, reading, is_usable)
         if best is None or best[0].code in {finding.code for finding in causes}:
             break
         causes.append(best[0])
         reading = best[1]
+        steps.append((best[0], reading.status))
     return (
-        *causes,
-        *facts.status_bits(given, status, reading.status, [f.code for f in causes]),
+        *sorted(causes, key=_rank),
+        *facts.status_bits(given, status, steps),
         *facts.tight(reading),
         *facts.all_blank(reading),
     )
 
 
-def _structure(given: Given, is_usable: np.ndarray) -> tuple[list[Finding], Reading]:
+def _rank(cause: Finding) -> tuple[bool, float]:
+    """Order causes: errors first, then by how much they explain.
+
+    A cause without nats is one that the arrays prove.
+    """
+    evidence = cause.evidence
+    nats = evidence.get("nats", evidence.get("loss_off_by_nats", math.inf))
+    return cause.severity != ERROR, -nats
+
+
+def _structure(
+    given: Given, reading: Reading, is_usable: np.ndarray
+) -> list[structure.Mended]:
     """Mend what the arrays give away, one mistake on top of another."""
-    reading = structure.first_reading(given, is_usable)
-    causes = []
+    found = []
     for test in (
         lambda r: structure.scale(given, r, is_usable),
         lengths.swapped_lengths,
@@ -50,9 +66,9 @@ def _structure(given: Given, is_usable: np.ndarray) -> tuple[list[Finding], Read
     ):
         mended = test(reading)
         if mended is not None:
-            causes.append(mended.finding)
+            found.append(mended)
             reading = mended.reading
-    return causes, structure.tempered(reading)
+    return found
 
 
 def _best(

@@ -1,5 +1,6 @@
 """Findings that need no hypothesis: status bits, tight batches, the plateau."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,25 +16,39 @@ FEW = 2
 
 
 def status_bits(
-    given: Given, status: np.ndarray, mended: np.ndarray, causes: list[str]
+    given: Given,
+    status: np.ndarray,
+    steps: list[tuple[Finding | None, np.ndarray]],
 ) -> list[Finding]:
     """Return a finding per bit that is set, the most frequent first.
 
-    status: [B] as passed; mended: [B] once the causes are mended.
+    status: [B] as passed; steps: each cause with the status [B] once it is mended on
+    top of those before, after None with the status of what is mended.
     """
     findings = []
     for flag in Status:
         who = np.flatnonzero(status & int(flag))
         if len(who):
             evidence = _numbers(given, flag, who)
-            is_gone = flag != Status.NONFINITE_LOGITS and not (mended & int(flag)).any()
-            if causes and is_gone:
+            causes = _cleared_by(steps, int(flag))
+            if causes and flag != Status.NONFINITE_LOGITS:
                 evidence["explained_by"] = causes
             [[text]] = explain([int(flag)])
             code = str(flag.name)
             text = text.split(": ", 1)[1]
             findings.append(Finding(code, ERROR, tuple(who.tolist()), evidence, text))
     return sorted(findings, key=lambda finding: -len(finding.utterances))
+
+
+def _cleared_by(steps: list[tuple[Finding | None, np.ndarray]], bit: int) -> list[str]:
+    """Return the causes that took a bit away, if it is gone in the end."""
+    if not steps or (steps[-1][1] & bit).any():
+        return []
+    return [
+        cause.code
+        for (_, before), (cause, after) in itertools.pairwise(steps)
+        if cause is not None and (before & ~after & bit).any()
+    ]
 
 
 def _numbers(given: Given, flag: Status, who: np.ndarray) -> dict:

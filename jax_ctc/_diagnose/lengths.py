@@ -6,11 +6,14 @@ import math
 import numpy as np
 
 from jax_ctc._diagnose.batch import Given
-from jax_ctc._diagnose.odds import CHANCE_FAULT, LOG_EVEN, STRAY
+from jax_ctc._diagnose.judge import mixed
+from jax_ctc._diagnose.odds import CHANCE_FAULT, LOG_EVEN, STRAY, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
 from jax_ctc._diagnose.structure import Mended
 from jax_ctc._validate import needed_frames
+
+_SUBSAMPLED = (2, 3, 4, 8)  # strides of the usual front ends
 
 
 def swapped_lengths(base: Reading) -> Mended | None:
@@ -75,14 +78,15 @@ def length_units(given: Given, base: Reading) -> Mended | None:
             whole = np.full_like(lengths, full)
             return Mended(finding, dataclasses.replace(base, logit_lengths=whole))
     beyond = lengths > full
-    factor = _factor(longest, full)
-    if not beyond.any() or (lengths < 0).any() or factor < 1.5:
+    if not beyond.any() or (lengths < 0).any():
+        return None
+    factor = _likelier(base, _factor(longest, full), longest / full)
+    if factor < 1.5:
         return None
     # In other units all lengths spread over 0..factor * T. In frames, those beyond T
     # are strays, of which a batch has STRAY per utterance, and the others fit 0..T.
     nats = beyond.sum() * -math.log(STRAY) - (~beyond).sum() * math.log(factor)
-    frames = np.minimum(np.ceil(lengths / factor), full).astype(np.int32)
-    mended = dataclasses.replace(base, logit_lengths=frames)
+    mended = _divided(base, factor)
     if nats < LOG_EVEN or not _countable(mended).all():
         return None
     finding = Finding(
@@ -101,6 +105,35 @@ def length_units(given: Given, base: Reading) -> Mended | None:
         " them as the model divides time",
     )
     return Mended(finding, mended)
+
+
+def _likelier(base: Reading, factor: float, ratio: float) -> float:
+    """Return a factor by which models subsample, if the scores know more by it.
+
+    Where batches are padded to a few sizes, T is more than the longest utterance, and
+    longest / T less than the factor. Below 1.5 a factor would be a guess, and lengths
+    that are a frame too long are cut at T instead.
+    """
+    plain = _divided(base, factor if factor >= 1.5 else 1.0)
+    others = [float(n) for n in _SUBSAMPLED if n > ratio and n != factor]
+    others = [n for n in others if _countable(_divided(base, n)).all()]
+    if not others:
+        return factor
+    known = {n: _knowledge(_divided(base, n)) for n in others}
+    best = max(others, key=known.__getitem__)
+    odds = LOG_EVEN + math.log(len(_SUBSAMPLED))
+    return best if known[best] > max(0.0, _knowledge(plain)) + odds else factor
+
+
+def _divided(base: Reading, factor: float) -> Reading:
+    frames = np.ceil(base.logit_lengths / factor)
+    frames = np.minimum(frames, base.log_probs.shape[1]).astype(np.int32)
+    return dataclasses.replace(base, logit_lengths=frames)
+
+
+def _knowledge(reading: Reading) -> float:
+    """Return what the scores know of the batch, each transcript allowed to be wrong."""
+    return float(mixed(reading.knows, WRONG_TRANSCRIPTS).sum())
 
 
 def _countable(reading: Reading) -> np.ndarray:

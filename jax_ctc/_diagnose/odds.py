@@ -23,6 +23,10 @@ WRONG_TRANSCRIPTS = 0.1
 # The share of utterances expected to show a mistake that strikes utterances one by one.
 STRUCK = 0.1
 
+# How often a model mistakes a label for another, one that is worth training on: its
+# transcripts would be useless beyond that.
+LABEL_ERRORS = 0.1
+
 # How often an utterance cannot be scored for a reason of its own, and how often a
 # length is a stray number: generous, so that the evidence errs low.
 CHANCE_FAULT = 0.05

@@ -55,12 +55,15 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     if not len(rows) or given.scores.shape[2] < 2:
         return None
     tolerance = 1e-2 if given.is_half else 1e-3
-    sums = rows.sum(1)
+    # Rows of zeros are padding that the lengths do not leave out.
+    filled = rows[rows.any(1)]
+    sums = filled.sum(1)
     everyone = tuple(np.flatnonzero(live.any(1)).tolist())
-    if (rows >= 0).all() and (np.abs(sums - 1) <= tolerance).all():
+    is_share = (rows >= 0).all() and (np.abs(sums - 1) <= tolerance).all()
+    if len(filled) and is_share:
         # A row of free scores sums to anything in a range of 1 at least, so it meets 1
         # by chance with a probability of 2 * tolerance. Equal rows are one row.
-        distinct = len(np.unique(rows[:64], axis=0))
+        distinct = len(np.unique(filled[:64], axis=0))
         nats = -distinct * math.log(2 * tolerance)
         if nats > LOG_ODDS:
             scores = np.where(is_usable[:, None, None], given.scores, 1)
