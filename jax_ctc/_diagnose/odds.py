@@ -35,3 +35,6 @@ STRAY = 1e-3
 # How sure a model may be of a frame: ten thousand to one, in the median. Beyond that it
 # is tempered, for no reader of speech or handwriting is wrong less often.
 LOG_SURE = math.log(1e4)
+
+# Labels of one word, generously: most words of most languages are shorter.
+WORD = 8

@@ -13,6 +13,10 @@ sure it is of what it heard. Against that rival a row cannot say more than
 
     gain <= d log(1 / e)
 
+Words that sound alike to it are taken for each other as a whole, this way and that. So
+where two utterances have just exchanged their transcripts, what counts is words, not
+labels: d / WORD, rounded up. Longer cycles are no such misunderstanding.
+
 And a model that mishears does so every time: an exchange of two texts is one
 observation, however many utterances show it. A batch of N utterances with K distinct
 transcripts holds K draws, as in `judge.py`, and
@@ -27,7 +31,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jax_ctc._diagnose.judge import gain_of, mixed
-from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, STRUCK
+from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, STRUCK, WORD
 from jax_ctc._diagnose.reading import Reading, known
 from jax_ctc._diagnose.report import ERROR, Finding
 
@@ -79,7 +83,10 @@ def _evidence(
 ) -> float:
     """Return the nats that the moved rows say together, see above."""
     text = np.where(base.inside, base.labels, -1)[rows]
-    most = -math.log(LABEL_ERRORS) * edit_distance(text, text[match])
+    errors = edit_distance(text, text[match])
+    is_exchange = match[match] == np.arange(len(match))
+    errors = np.where(is_exchange, -(-errors // WORD), errors)
+    most = -math.log(LABEL_ERRORS) * errors
     each = mixed(np.minimum(gain, most) - math.log(len(rows)), 1 - STRUCK)
     _, names = np.unique(text, axis=0, return_inverse=True)
     names = names.reshape(-1)
