@@ -309,7 +309,7 @@ def test_the_plateau_is_a_note():
     ("first", "second"),
     [
         (("FRAMES_CUT", "some"), ("WRONG_BLANK", "last")),
-        (("LABELS_SHIFTED", 1), ("PAIRS_SHUFFLED", 1.0)),
+        (("LABELS_SHIFTED", 1), ("PAIRS_SHUFFLED", 0.5)),
         (("WRONG_BLANK", "last"), ("PROBABILITIES_AS_LOGITS", 1.0)),
         (("LABELS_SHIFTED", 1), ("PADDING_COUNTED", "-1")),
         (("PAIRS_SHUFFLED", 1.0), ("LENGTHS_SWAPPED", "all")),
