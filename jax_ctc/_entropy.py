@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc import _recursion
-from jax_ctc._likelihood import Problem, Spec, emissions_of, pose, prepare
-from jax_ctc._types import ArrayLike, Index, accumulator
+from jax_ctc._likelihood import Problem, Spec, emissions_of, inner, pose, prepare
+from jax_ctc._types import ArrayLike, Index
 from jax_ctc._validate import Batch
 
 
@@ -111,7 +111,7 @@ def _by_rule(
 def _by_rule_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     scores, problem = primals
     log_z, entropy, gradient = _value_and_gradient(spec, scores, problem)
-    tangent = _inner(gradient, tangents[0])
+    tangent = inner(spec, gradient, tangents[0])
     return (log_z, entropy), (jnp.zeros_like(log_z), tangent)
 
 
@@ -135,13 +135,5 @@ def _value_and_gradient_jvp(
         return _recursion.entropy_backward("scan", problem.lattice, emissions)[2]
 
     _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
-    tangent = _inner(gradient, tangents[0])
+    tangent = inner(spec, gradient, tangents[0])
     return (log_z, entropy, gradient), (jnp.zeros_like(log_z), tangent, d_gradient)
-
-
-def _inner(
-    gradient: Float[Array, "B T V"], tangent: Float[Array, "B T V"]
-) -> Float[Array, " B"]:
-    """Return <gradient, tangent> per utterance, accumulated in float32 at least."""
-    dtype = accumulator(gradient.dtype)
-    return jnp.sum(gradient.astype(dtype) * tangent.astype(dtype), axis=(1, 2))

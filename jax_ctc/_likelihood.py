@@ -163,7 +163,7 @@ def _log_z_by_rule(
 def _log_z_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     scores, problem = primals
     log_z, gradient = _log_z_and_gradient(spec, scores, problem)
-    return log_z, -_inner(spec, gradient, tangents[0])
+    return log_z, -inner(spec, gradient, tangents[0])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -189,13 +189,13 @@ def _log_z_and_gradient_jvp(
         return pull(-jnp.ones_like(log_z))[0]
 
     _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
-    return (log_z, gradient), (-_inner(spec, gradient, tangents[0]), d_gradient)
+    return (log_z, gradient), (-inner(spec, gradient, tangents[0]), d_gradient)
 
 
-def _inner(
+def inner(
     spec: Spec, gradient: Float[Array, "B T V"], tangent: Float[Array, "B T V"]
 ) -> Float[Array, " B"]:
     """Return <gradient, tangent> per utterance, accumulated in float32 at least."""
     dtype = accumulator(gradient.dtype)
-    inner = jnp.sum(gradient.astype(dtype) * tangent.astype(dtype), axis=(1, 2))
-    return lax.psum(inner, spec.shard_axes) if spec.shard_axes else inner
+    product = jnp.sum(gradient.astype(dtype) * tangent.astype(dtype), axis=(1, 2))
+    return lax.psum(product, spec.shard_axes) if spec.shard_axes else product
