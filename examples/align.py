@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from examples.front_door import explain_missing
 from examples.handwriting.interrupt import on_interrupt
 
 if TYPE_CHECKING:
     from examples.handwriting.lines import Lines
     from jax_ctc import CTCAlignment, TokenSpan
 
-NEEDED = {"flax", "jax", "jax_ctc", "matplotlib", "optax", "rich", "sklearn", "tyro"}
 FILES = PICTURE, TEXTGRID = "alignment.png", "alignment.TextGrid"
 
 
@@ -44,11 +44,7 @@ def main() -> int:
 
         from examples.handwriting import demo
     except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        fix = "pip install 'jax_ctc[examples]'"
-        print(f"this example needs {error.name}: {fix}", file=sys.stderr)
-        return 1
+        return explain_missing(error)
     options = tyro.cli(Options, prog="python -m examples.align")
     fault = demo.find_fault(options.steps, options.seed, options.out, FILES)
     if options.lines < 1:

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.front_door import explain_missing
 from examples.handwriting.interrupt import on_interrupt
 
-NEEDED = {"flax", "jax", "jax_ctc", "optax", "orbax", "rich", "sklearn", "tyro"}
 AUTO = "auto"
 
 
@@ -60,11 +60,7 @@ def main() -> int:
 
         from examples.sharded import checkpoints, report, train
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in NEEDED:
-            raise
-        fix = "pip install 'jax_ctc[examples]'"
-        print(f"this example needs {error.name}: {fix}", file=sys.stderr)
-        return 1
+        return explain_missing(error)
     options = tyro.cli(Options, prog="python -m examples.train_sharded")
     settings = {
         name: getattr(options, name)

@@ -6,9 +6,8 @@ package nor Ctrl-C during the slow imports ends in a traceback.
 
 import sys
 
+from examples.front_door import explain_missing
 from examples.handwriting.interrupt import on_interrupt
-
-NEEDED = {"flax", "jax", "jax_ctc", "matplotlib", "optax", "rich", "sklearn", "tyro"}
 
 
 def main() -> int:
@@ -19,11 +18,7 @@ def main() -> int:
 
         from examples.handwriting import demo
     except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        fix = "pip install 'jax_ctc[examples]'"
-        print(f"this example needs {error.name}: {fix}", file=sys.stderr)
-        return 1
+        return explain_missing(error)
     options = tyro.cli(demo.Options, prog="python -m examples.handwriting")
     fault = demo.find_fault(options.steps, options.seed, options.out, demo.PICTURES)
     if fault:

@@ -5,14 +5,8 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
+from examples.handwriting.report import progress_bar
 from examples.sharded import train
 
 
@@ -25,16 +19,8 @@ def run(
         train.train(devices, out, progress, **settings)
         return
     print(f"{jax.process_count()} processes, {len(devices)} devices", flush=True)
-    columns = (
-        TextColumn("training"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("error rate {task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console()) as bar:
-        task = bar.add_task("", total=settings["steps"], loss="-", rate="-")
+    with progress_bar(Console()) as bar:
+        task = bar.add_task("training", total=settings["steps"], loss="-", rate="-")
 
         def on_step() -> None:
             loss, rate = progress.loss, progress.error_rate
