@@ -206,9 +206,13 @@ def precision() -> Iterator[tuple[str, ...]]:
 def table(console: Console, headings: tuple[str, ...], rows: Any) -> None:
     """Print rows as Markdown, as they come."""
     for row in (headings, tuple("---" for _ in headings)):
-        console.print("| " + " | ".join(row) + " |", soft_wrap=True, highlight=False)
+        console.print(
+            "| " + " | ".join(row) + " |", soft_wrap=True, markup=False, highlight=False
+        )
     for row in rows:
-        console.print("| " + " | ".join(row) + " |", soft_wrap=True, highlight=False)
+        console.print(
+            "| " + " | ".join(row) + " |", soft_wrap=True, markup=False, highlight=False
+        )
     console.print()
 
 

@@ -52,10 +52,10 @@ def diagnose(
             option has an unknown value.
 
     Cost:
-        Seconds on a CPU. Some 30 losses of the batch, one per other transcript of it
-        (the first 64 at most), a few passes over [U, 64] cells per frame, and the
-        table's posteriors [B, T, U]. A new shape compiles four functions. Runs on the
-        default device, from copies on the host.
+        At most a few dozen losses of the batch, one per other transcript of it (the
+        first 64 at most), a few passes over [U, 64] cells per frame, and the table's
+        posteriors [B, T, U]. A new shape compiles anew. Runs on the default device,
+        from copies on the host.
 
     Example:
         >>> import numpy as np, jax_ctc

@@ -31,7 +31,7 @@ figcaption { font-size: 14px; margin-bottom: .3rem }
 
 
 def build(report: Any, given: Given | None) -> str:
-    """Return the page, with a picture of each utterance that a finding names.
+    """Return the page, with pictures of the first utterances that a finding names.
 
     A report that was made by hand has no batch to draw.
     """
