@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from jax_ctc import _extended as extended
 from jax_ctc._extended import LOG_CUTOFF, ZERO, Extended
 from jax_ctc._mask import positions
-from jax_ctc._recursion.blocked.step import Emission, Join, State, final
+from jax_ctc._recursion.blocked.step import Emission, State, final
 from jax_ctc._two_floats import sum_frames, two_sum
 from jax_ctc._types import Emissions, Lattice
 from jax_ctc._varying import steady_scan
@@ -37,6 +37,8 @@ class Total(NamedTuple):
     is_bad: jax.Array
 
 
+# How two ways to end become one number: `extended.plus` or `extended.maximum`.
+Join: TypeAlias = Callable[..., Extended]
 # step(carry, emission) -> carry, kept: one frame, and what is kept of it.
 Step: TypeAlias = Callable[[Any, Emission], tuple[Any, Any]]
 # visit(carry, start, emission, kept) -> carry, out: one chunk, all arrays [K, ...].

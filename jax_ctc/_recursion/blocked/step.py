@@ -3,11 +3,11 @@
     blank'[n] = p_t(blank)    * (blank[n] + label[n-1])
     label'[n] = p_t(labels_n) * (label[n] + blank[n] + can_skip[n] * label[n-1])
 
-The same step under + sums paths and under max finds the best one: `join` is which.
+The ways into a state are the same for every question: `advance` adds them up, and
+`keep_back` (paths.py) takes the best.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +35,6 @@ class Emission(NamedTuple):
     is_held: Bool[Array, "..."] | None = None  # past a stretch, before the next one
 
 
-# How the ways into a state become one number: `extended.plus` or `extended.maximum`.
-Join: TypeAlias = Callable[..., Extended]
-
-
 class Ways(NamedTuple):
     """The ways into each state, before the frame's emission: stay, move, skip."""
 
@@ -55,14 +51,12 @@ def ways_into(lattice: Lattice, alpha: State) -> Ways:
     return Ways((blank, previous), (label, stay, skip))
 
 
-def advance(
-    lattice: Lattice, alpha: State, emission: Emission, join: Join = extended.plus
-) -> State:
+def advance(lattice: Lattice, alpha: State, emission: Emission) -> State:
     """Return alpha of the next frame, given its emission."""
     ways = ways_into(lattice, alpha)
     moved = State(
-        extended.times(join(*ways.blank), emission.blank),
-        extended.times(join(*ways.label), emission.label),
+        extended.times(extended.plus(*ways.blank), emission.blank),
+        extended.times(extended.plus(*ways.label), emission.label),
     )
     return _held(emission, alpha, moved)
 
