@@ -167,7 +167,7 @@ def _extend(
     Returns packed back-pointers, and the log-probabilities of the classes needed.
     """
     length = jnp.asarray(count, jnp.int32)[None]
-    emissions = ClassEmissions(block[None], problem.ids, length, normalise=True)
+    emissions = ClassEmissions.of(block[None], problem.ids, length, normalise=True)
     state, total, backs = extend_path(problem.lattice, emissions, *reached)
     scores = block.astype(accumulator(block.dtype))
     log_probs = jax.nn.log_softmax(scores, axis=1)[:, columns]

@@ -118,8 +118,12 @@ def emissions_of(spec: Spec, scores: jax.Array, problem: Problem) -> ClassEmissi
     if spec.time_axes:
         before = lax.axis_index(spec.time_axes) * scores.shape[1]
         lengths = jnp.clip(lengths - before, 0, scores.shape[1])
-    emissions = ClassEmissions(
-        scores, problem.ids, lengths, spec.normalise, spec.time_axes
+    emissions = ClassEmissions.of(
+        scores,
+        problem.ids,
+        lengths,
+        normalise=spec.normalise,
+        time_axes=spec.time_axes,
     )
     if not spec.vocab_axes:
         return emissions

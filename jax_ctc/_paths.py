@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jax_ctc._emissions import from_bits, log_normaliser, rows_of, to_bits
+from jax_ctc import _normaliser as normaliser
 from jax_ctc._likelihood import Problem
-from jax_ctc._mask import is_inside, positions
+from jax_ctc._mask import is_inside
+from jax_ctc._rows import from_bits, to_bits
 from jax_ctc._two_floats import sum_frames
 from jax_ctc._types import accumulator
 
 PADDING = -1
-_CHUNK_FRAMES = 64
 
 
 def live_frames(
@@ -63,8 +63,8 @@ def _log_prob(
     """Return log softmax at some classes; anything on frames that are not live."""
     dtype = scores.dtype
     score = from_bits(_at(to_bits(scores), place), dtype).astype(accumulator(dtype))
-    peak, log_sum = _normaliser(scores)
-    return (score - peak[:, :, None]) - log_sum[:, :, None]
+    peak, total = normaliser.of_all(scores)
+    return (score - peak[:, :, None]) - jnp.log(total)[:, :, None]
 
 
 @_log_prob.defjvp
@@ -80,32 +80,6 @@ def _log_prob_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 def _at(rows: Shaped[Array, "B T V"], place: Int[Array, "B T N"]) -> Array:
     return jnp.take_along_axis(rows, place, axis=2, mode="promise_in_bounds")
-
-
-def _normaliser(
-    scores: Float[Array, "B T V"],
-) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Return each frame's maximum and log-sum over it.
-
-    Half precision goes chunk by chunk: XLA on CPU would widen all scores at once.
-    """
-    frames = scores.shape[1]
-    size = min(_CHUNK_FRAMES, frames)
-    if scores.dtype.itemsize > 2 or size == frames:
-        return log_normaliser(rows_of(scores, 0, frames))
-
-    def write(buffers: tuple, start: Int[Array, ""]) -> tuple[tuple, None]:
-        first = jnp.minimum(start, frames - size)  # the last overlaps its neighbour
-        values = log_normaliser(rows_of(scores, first, size))
-        return tuple(
-            lax.dynamic_update_slice_in_dim(buffer, value, first, axis=1)
-            for buffer, value in zip(buffers, values, strict=True)
-        ), None
-
-    empty = jnp.zeros_like(scores[:, :, 0], accumulator(scores.dtype))
-    starts = positions(-(-frames // size)) * size
-    (peak, log_sum), _ = lax.scan(write, (empty, empty), starts)
-    return peak, log_sum
 
 
 def total_of(

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._emissions import ClassEmissions, Window, gather, lay_out
+from jax_ctc._emissions import ClassEmissions, Needed, lay_out
 from jax_ctc._mask import is_inside, positions
+from jax_ctc._normaliser import Normaliser
+from jax_ctc._rows import Window, gather, rows_of
 from jax_ctc._types import GradientBuffer, LogEmissions
 
 _CHUNK_BYTES = 4 * 2**20
@@ -39,14 +41,16 @@ class ShardedEmissions(ClassEmissions):
 
     is_own: Bool[Array, "B S"]
     log: LogEmissions  # of all T frames
-    peak: Float[Array, "B T"]  # max_t, 0 where a frame is not read
-    total: Float[Array, "B T"]  # sum_t
     vocab_axes: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
     def with_scores(self, scores: Float[Array, "B T V"]) -> "ShardedEmissions":
         """Return the same emissions, read from other scores."""
-        own = ClassEmissions(
-            scores, self.ids, self.logit_lengths, self.normalise, self.time_axes
+        own = ClassEmissions.of(
+            scores,
+            self.ids,
+            self.logit_lengths,
+            normalise=self.normalise,
+            time_axes=self.time_axes,
         )
         return _of_all(own, self.is_own, self.vocab_axes, in_one=True)
 
@@ -80,18 +84,6 @@ class ShardedEmissions(ClassEmissions):
         blank = jnp.where(self.is_own[:, -1], blank, 0)
         label = jnp.where(self.is_own[:, :-1], label, 0)
         return super().write_gradient(gradient, start, blank, label, is_alive)
-
-    def _probability(
-        self, scores: Float[Array, "B D V"], first: Int[Array, ""] | int
-    ) -> Float[Array, "B D V"]:
-        """Return d(log normalisers) / d scores of rows from `first`: softmax, or 0."""
-        if not self.normalise:
-            return jnp.zeros_like(scores)
-        peak, total = (
-            lax.dynamic_slice_in_dim(x, first, scores.shape[1], axis=1)[:, :, None]
-            for x in (self.peak, self.total)
-        )
-        return jnp.exp(scores - peak) / total
 
 
 def shard(
@@ -129,23 +121,23 @@ def _of_all(
 
     is_needed = is_read[:, :, None] & is_own[:, None, :]
     needed = lax.psum(jnp.where(is_needed, found.needed, 0), vocab_axes)
-    total = jnp.ones_like(peak)
     normaliser = None
     if own.normalise:
         below = jnp.where(is_read & jnp.isfinite(found.peak), found.peak - peak, 0)
         total = jnp.where(is_read, found.total * jnp.exp(below), 1)
         total = lax.psum(total, vocab_axes)
-        normaliser = peak, jnp.log(total)
+        normaliser = Normaliser(peak, total)
     return ShardedEmissions(
         scores=own.scores,
         ids=own.ids,
         logit_lengths=own.logit_lengths,
+        normaliser=normaliser or own.normaliser,
         normalise=own.normalise,
         time_axes=own.time_axes,
         is_own=is_own,
-        log=lay_out(needed, normaliser, is_live, is_bad),
-        peak=peak,
-        total=total,
+        log=lay_out(
+            Needed(needed[:, :, -1:], needed[:, :, :-1]), normaliser, is_live, is_bad
+        ),
         vocab_axes=vocab_axes,
     )
 
@@ -165,7 +157,9 @@ def _survey(own: ClassEmissions, chunk: int) -> _Survey:
 
     def look(start: Int[Array, ""] | int) -> _Survey:
         window = Window.of(start, chunk, num_frames)
-        scores, is_live = own.dense(window)
+        scores = rows_of(own.scores, window.first, window.size)
+        frames = (window.first + positions(window.size))[None, :]
+        is_live = frames < own.logit_lengths[:, None]
         needed = gather(scores, window.row_of_frame, own.ids)
         peak = lax.stop_gradient(jnp.max(scores, axis=2))
         # A `where` on a result still sends 0 * NaN through the side not taken, so

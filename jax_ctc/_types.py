@@ -118,8 +118,8 @@ class Emissions(Protocol):
         """Read every frame, in a way that JAX differentiates to any order."""
         ...
 
-    def empty_gradient(self) -> GradientBuffer:
-        """Return zeros for the gradient of all frames to be written into."""
+    def empty_gradient(self, is_alive: Bool[Array, " B"]) -> GradientBuffer:
+        """Return the gradient before any posterior is written into it."""
         ...
 
     def write_gradient(

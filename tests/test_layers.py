@@ -13,9 +13,10 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 
 # Data walks down this street; imports only look back up it.
 LAYERS = [
-    {"_extended", "_mask", "_status", "_two_floats", "_types", "_varying"},
-    {"_validate"},
-    {"_blocks", "_lattice", "_lengths", "_emissions", "_sharding"},
+    {"_extended", "_mask", "_status", "_stored", "_two_floats", "_types", "_varying"},
+    {"_occupancy", "_rows", "_validate"},
+    {"_blocks", "_lattice", "_lengths", "_normaliser", "_sharding"},
+    {"_emissions"},
     {"_sharded_emissions"},
     {"_recursion/relay"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},

@@ -102,8 +102,8 @@ def emissions_of(name):
     lattice = build(
         jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(len(logits), bool)
     )
-    emissions = ClassEmissions(
-        jnp.asarray(logits), ids, jnp.asarray(logit_lengths), True
+    emissions = ClassEmissions.of(
+        jnp.asarray(logits), ids, jnp.asarray(logit_lengths), normalise=True
     )
     return lattice, emissions
 
@@ -154,8 +154,8 @@ def test_every_raggedness(frames, monkeypatch):
     ids = class_ids(
         jnp.asarray(labels), jnp.asarray(label_lengths), blank_id=0, num_classes=6
     )
-    emissions = ClassEmissions(
-        jnp.asarray(logits), ids, jnp.asarray(logit_lengths, jnp.int32), True
+    emissions = ClassEmissions.of(
+        jnp.asarray(logits), ids, jnp.asarray(logit_lengths, jnp.int32), normalise=True
     )
     whole = blocked.forward_backward(lattice, emissions)
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)

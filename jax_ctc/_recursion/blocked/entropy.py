@@ -104,7 +104,7 @@ def entropy_backward(
         return (known, gradient), None
 
     end = _certain(final(lattice, zero))
-    (_, gradient), _ = replay(write, (end, emissions.empty_gradient()))
+    (_, gradient), _ = replay(write, (end, writer.empty_gradient(is_alive)))
     return log_value, value, emissions.finish_gradient(gradient)
 
 

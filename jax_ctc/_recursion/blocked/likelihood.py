@@ -70,5 +70,5 @@ def write_gradient(
         )
         return (beta, gradient), None
 
-    (_, gradient), _ = replay(write, (beta, emissions.empty_gradient()))
+    (_, gradient), _ = replay(write, (beta, emissions.empty_gradient(is_alive)))
     return emissions.finish_gradient(gradient)
