@@ -25,6 +25,7 @@ import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -36,6 +37,13 @@ ZERO = -(2**30)
 # LOG_CUTOFF, about 7.4e8 nats, counts as impossible, in every implementation.
 _GUARD = 128
 LOG_CUTOFF = (ZERO + _GUARD) * math.log(2)
+
+# 2**x on [0, 1), lowest degree first.
+_EXP2: list[float] = (
+    np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[0, 1])
+    .convert(kind=np.polynomial.Polynomial)
+    .coef.tolist()
+)
 
 
 class Extended(NamedTuple):
@@ -71,12 +79,24 @@ def from_log(log_value: Float[Array, "..."]) -> Extended:
 
     y = log_value * log2(e), exponent = floor(y), significand = 2**(y - exponent).
     """
-    is_zero = ~(log_value > ZERO * math.log(2))  # NaN too: its utterance is flagged
-    y = jnp.where(is_zero, 0, log_value * math.log2(math.e))
+    y = log_value * math.log2(math.e)
+    y = jnp.where(y > ZERO, y, ZERO)  # NaN too: its utterance is flagged
     floor = jnp.floor(y)
-    return Extended(
-        jnp.exp2(y - floor), jnp.where(is_zero, ZERO, floor.astype(jnp.int32))
-    )
+    return Extended(_exp2(y - floor), floor.astype(jnp.int32))
+
+
+def _exp2(fraction: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return 2**fraction for fractions in [0, 1); 2**0 is exactly 1.
+
+    In float32 a polynomial of degree 6 is off by less than rounding, and on a CPU it
+    is faster than XLA's own, which has all of float32 to serve.
+    """
+    if fraction.dtype != jnp.float32:
+        return jnp.exp2(fraction)
+    value = jnp.full_like(fraction, _EXP2[-1])
+    for coefficient in _EXP2[-2::-1]:
+        value = value * fraction + coefficient
+    return value
 
 
 def times(a: Extended, b: Extended) -> Extended:

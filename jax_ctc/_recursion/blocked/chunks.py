@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc import _extended as extended
@@ -37,12 +38,19 @@ class Total(NamedTuple):
     is_bad: jax.Array
 
 
+class Kept(NamedTuple):
+    """What `step` kept of each frame of a chunk, and the carry after the last."""
+
+    rows: Any  # [K, ...]
+    end: Any
+
+
 # How two ways to end become one number: `extended.plus` or `extended.maximum`.
 Join: TypeAlias = Callable[..., Extended]
 # step(carry, emission) -> carry, kept: one frame, and what is kept of it.
 Step: TypeAlias = Callable[[Any, Emission], tuple[Any, Any]]
 # visit(carry, start, emission, kept) -> carry, out: one chunk, all arrays [K, ...].
-Visit: TypeAlias = Callable[[Any, Any, Emission, Any], tuple[Any, Any]]
+Visit: TypeAlias = Callable[[Any, Any, Emission, "Kept"], tuple[Any, Any]]
 # replay(visit, carry) -> carry, outs: every chunk from the right, outs [>= T, ...].
 Replay: TypeAlias = Callable[[Visit, Any], tuple[Any, Any]]
 
@@ -88,6 +96,7 @@ def forward_chunks(
     if plan.num_chunks == 1:
         emission, total = read(emissions, 0, plan, total)
         end, kept = sweep(step, start, emission, plan)
+        kept = Kept(kept, end)
         return end, total, lambda visit, carry: visit(carry, 0, emission, kept)
 
     starts = positions(plan.num_chunks) * plan.chunk
@@ -104,16 +113,44 @@ def forward_chunks(
     (end, total), boundaries = steady_scan(body, (start, total), starts)
 
     def replay(visit: Visit, carry: Any) -> tuple[Any, Any]:
-        def body(carry: Any, chunk: tuple) -> tuple[Any, Any]:
+        def body(state: tuple, chunk: tuple) -> tuple[tuple, Any]:
+            carry, rows = state
             start, boundary = chunk
             emission, _ = read(emissions, start, plan, total)
-            _, kept = sweep(step, boundary, emission, plan)
-            return visit(carry, start, emission, kept)
+            end, rows = sweep(step, boundary, emission, plan, into=rows)
+            carry, out = visit(carry, start, emission, Kept(rows, end))
+            return (carry, rows), out
 
-        carry, outs = steady_scan(body, carry, (starts, boundaries), reverse=True)
-        return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outs)
+        first, _ = jax.eval_shape(lambda: read(emissions, 0, plan, total))
+        first = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), first
+        )
+        state = carry, empty_rows(step, end, first, plan)
+        state, outs = steady_scan(body, state, (starts, boundaries), reverse=True)
+        return state[0], jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outs)
 
     return end, total, replay
+
+
+def keep_before(step: Step) -> Step:
+    """Return the step that keeps the carry as it was before the frame.
+
+    Before, and not after: XLA on CPU copies what is there, but would compute what the
+    step returns a second time to store it. `after` finds the rest.
+    """
+    return lambda carry, emission: (step(carry, emission)[0], carry)
+
+
+def after(kept: Kept, frame: Int[Array, ""]) -> Any:
+    """Return the carry after a frame of the chunk, given those before each frame."""
+
+    def row(rows: jax.Array, end: jax.Array) -> jax.Array:
+        last = rows.shape[0] - 1
+        following = jnp.minimum(frame + 1, last)
+        here = lax.dynamic_index_in_dim(rows, following, keepdims=False)
+        return jnp.where(frame == last, end, here)
+
+    return jax.tree.map(row, *kept)
 
 
 def backward_chunks(
@@ -147,17 +184,57 @@ def read(
     return emission, total
 
 
-def sweep(step: Any, carry: Any, xs: Any, plan: Plan, reverse: bool = False) -> Any:
-    """Scan over a chunk, renormalising the carry before every R frames."""
+def sweep(
+    step: Step,
+    carry: Any,
+    xs: Any,
+    plan: Plan,
+    *,
+    reverse: bool = False,
+    into: Any = None,
+) -> tuple[Any, Any]:
+    """Scan over a chunk, renormalising the carry before every R frames.
 
-    def block(carry: Any, xs: Any) -> tuple[Any, Any]:
-        return steady_scan(step, _renormalised(carry), xs, reverse=reverse)
+    Returns the carry, and what the step kept of each frame: in the rows of `into`, if
+    given, which spares filling fresh ones with zeros.
+    """
+    if into is None:
+        into = empty_rows(step, carry, jax.tree.map(lambda x: x[0], xs), plan)
+
+    def write(state: tuple, xs: tuple) -> tuple[tuple, None]:
+        carry, rows = state
+        x, frame = xs
+        carry, kept = step(carry, x)
+        rows = jax.tree.map(
+            lambda rows, row: lax.dynamic_update_index_in_dim(rows, row, frame, 0),
+            rows,
+            kept,
+        )
+        return (carry, rows), None
+
+    def block(state: tuple, xs: Any) -> tuple[tuple, None]:
+        carry, rows = state
+        return steady_scan(write, (_renormalised(carry), rows), xs, reverse=reverse)
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])
 
-    carry, ys = steady_scan(block, carry, jax.tree.map(split, xs), reverse=reverse)
-    return carry, jax.tree.map(lambda y: y.reshape(plan.chunk, *y.shape[2:]), ys)
+    blocks = jax.tree.map(split, (xs, positions(plan.chunk)))
+    return steady_scan(block, (carry, into), blocks, reverse=reverse)[0]
+
+
+def _one_frame(emissions: Emissions, plan: Plan, total: Total) -> Emission:
+    """Return the shapes of one frame of a chunk."""
+    chunk, _ = jax.eval_shape(lambda: read(emissions, 0, plan, total))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), chunk)
+
+
+def empty_rows(step: Step, carry: Any, x: Any, plan: Plan) -> Any:
+    """Return rows of zeros for what the step keeps of each frame."""
+    _, kept = jax.eval_shape(step, carry, x)
+    return jax.tree.map(
+        lambda row: jnp.zeros((plan.chunk, *row.shape), row.dtype), kept
+    )
 
 
 def log_z(

@@ -32,11 +32,15 @@ from jaxtyping import Array, Float, Int
 
 from jax_ctc import _extended as extended
 from jax_ctc._extended import Extended
+from jax_ctc._mask import positions
 from jax_ctc._recursion.blocked.chunks import (
+    Kept,
     Plan,
     Replay,
+    after,
     ends,
     forward_chunks,
+    keep_before,
     log_z,
     make_plan,
     sweep,
@@ -94,7 +98,7 @@ def entropy_backward(
     is_alive = jnp.isfinite(log_value)
     writer = emissions.unnormalised()
 
-    def write(carry: tuple, start: Any, emission: Emission, knowns: Known) -> tuple:
+    def write(carry: tuple, start: Any, emission: Emission, knowns: Kept) -> tuple:
         known, gradient = carry
         known, product, paths = _backward(lattice, known, emission, knowns, scale, plan)
         label, blank = _slopes(product, paths)
@@ -114,17 +118,16 @@ def _forward(
     """Return log p, the entropy, the scale of Z, and the replay that keeps `Known`."""
     zero = zeros(emissions)
 
-    def step(known: Known, emission: Emission) -> tuple[Known, Known]:
-        known = Known(
+    def step(known: Known, emission: Emission) -> tuple[Known, None]:
+        return Known(
             advance(lattice, known.state, emission),
             _mean_surprisals(
                 ways_into(lattice, known.state), _entropies_into(known.entropies)
             ),
-        )
-        return known, known
+        ), None
 
     start = _certain(initial(lattice, zero))
-    end, total, replay = forward_chunks(emissions, plan, step, start, zero)
+    end, total, replay = forward_chunks(emissions, plan, keep_before(step), start, zero)
     at_end = (mark.exponent == 0 for mark in final(lattice, zero))
     of_ends = (
         jnp.max(jnp.where(here, row, 0), axis=1, initial=0)
@@ -139,7 +142,7 @@ def _backward(
     lattice: Lattice,
     known: Known,
     emission: Emission,
-    knowns: Known,
+    knowns: Kept,
     scale: Int[Array, "B 1"],
     plan: Plan,
 ) -> tuple[Known, Product, Entropies]:
@@ -147,7 +150,8 @@ def _backward(
     may_follow = followers(lattice)
 
     def step(known: Known, xs: tuple) -> tuple[Known, tuple[Product, Entropies]]:
-        emission, (alpha, reached) = xs
+        emission, frame = xs
+        alpha, reached = after(knowns, frame)
         beta, left = known
         product = Product(
             *(multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
@@ -161,7 +165,8 @@ def _backward(
         )
         return before, (product, paths)
 
-    known, (product, paths) = sweep(step, known, (emission, knowns), plan, reverse=True)
+    xs = (emission, positions(plan.chunk))
+    known, (product, paths) = sweep(step, known, xs, plan, reverse=True)
     return known, product, paths
 
 

@@ -6,13 +6,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._recursion.blocked.chunks import (
+    Kept,
     Plan,
     Replay,
     forward_chunks,
     log_z,
     make_plan,
 )
-from jax_ctc._recursion.blocked.product import keep_alpha, normaliser, products_of
+from jax_ctc._recursion.blocked.product import (
+    empty_product,
+    keep_alpha,
+    normaliser,
+    products_of,
+)
 from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
 from jax_ctc._types import Emissions, Lattice
 
@@ -56,10 +62,12 @@ def write_gradient(
     # From the right: a ragged last chunk reaches back over its left neighbour's
     # frames, and the neighbour then overwrites them.
     def write(
-        carry: tuple, start: Any, emission: Emission, alphas: State
+        carry: tuple, start: Any, emission: Emission, alphas: Kept
     ) -> tuple[tuple, None]:
-        beta, gradient = carry
-        beta, product = products_of(lattice, beta, emission, alphas, scale, plan)
+        beta, gradient, product = carry
+        beta, product = products_of(
+            lattice, beta, emission, alphas, scale, plan, into=product
+        )
         of_blank, total = normaliser(product)
         gradient = emissions.write_gradient(
             gradient,
@@ -68,7 +76,9 @@ def write_gradient(
             product.label / total[..., None],
             is_alive,
         )
-        return (beta, gradient), None
+        return (beta, gradient, product), None
 
-    (_, gradient), _ = replay(write, (beta, emissions.empty_gradient(is_alive)))
+    product = empty_product(lattice, zeros(emissions), plan)
+    carry = (beta, emissions.empty_gradient(is_alive), product)
+    (_, gradient, _), _ = replay(write, carry)
     return emissions.finish_gradient(gradient)

@@ -11,6 +11,7 @@ from jax_ctc import _extended as extended
 from jax_ctc._extended import Extended
 from jax_ctc._recursion.blocked.chunks import (
     RENORM_FRAMES,
+    Kept,
     Plan,
     Total,
     ends,
@@ -51,10 +52,10 @@ def best_path(
     )
 
     def visit(
-        state: Int[Array, " B"], start: Any, emission: Emission, backs: jax.Array
+        state: Int[Array, " B"], start: Any, emission: Emission, backs: Kept
     ) -> tuple:
         del start, emission
-        return follow(backs, state)
+        return follow(backs.rows, state)
 
     _, states = replay(visit, best_end(lattice, end))
     log_value, _ = log_z(lattice, end, total, extended.maximum)
@@ -126,11 +127,14 @@ def sample_paths(
         return extended.align(stay, move, skip)[1]
 
     def visit(
-        state: Int[Array, "B N"], start: Any, emission: Emission, alphas: State
+        state: Int[Array, "B N"], start: Any, emission: Emission, alphas: Kept
     ) -> tuple:
         del emission
         chunk = lax.dynamic_slice_in_dim(padded, start, plan.chunk)
-        rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *alphas)
+        rows = jax.tree.map(
+            lambda rows, end: jnp.concatenate([rows[1:], end[None]]), *alphas
+        )
+        rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *rows)
         return draw_states(choose, rows, chunk, state)
 
     last = jnp.broadcast_to(last_state(lattice.num_labels)[:, None], padded.shape[1:])

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from jax_ctc._recursion.blocked.chunks import forward_chunks, log_z, make_plan
+from jax_ctc._recursion.blocked.chunks import Kept, forward_chunks, log_z, make_plan
 from jax_ctc._recursion.blocked.product import (
     Product,
     keep_alpha,
@@ -29,7 +29,7 @@ def posteriors(
     log_value, scale = log_z(lattice, end, total)
 
     def visit(
-        beta: State, start: Any, emission: Emission, alphas: State
+        beta: State, start: Any, emission: Emission, alphas: Kept
     ) -> tuple[State, Product]:
         del start
         beta, product = products_of(lattice, beta, emission, alphas, scale, plan)

@@ -1,13 +1,21 @@
 """alpha * beta: how probable each state is in each frame, given the labels."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jax_ctc import _extended as extended
 from jax_ctc._extended import ZERO, Extended
-from jax_ctc._recursion.blocked.chunks import Plan, sweep
+from jax_ctc._mask import positions
+from jax_ctc._recursion.blocked.chunks import (
+    Kept,
+    Plan,
+    Step,
+    after,
+    keep_before,
+    sweep,
+)
 from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
@@ -25,17 +33,14 @@ class Product(NamedTuple):
     label: Float[Array, "... B U"]
 
 
-def keep_alpha(lattice: Lattice) -> Any:
-    """Return the step that advances alpha and keeps it."""
-
-    def step(alpha: State, emission: Emission) -> tuple[State, State]:
-        alpha = advance(lattice, alpha, emission)
-        return alpha, alpha
-
-    return step
+def keep_alpha(lattice: Lattice) -> Step:
+    """Return the step that advances alpha and keeps what it was before."""
+    return keep_before(
+        lambda alpha, emission: (advance(lattice, alpha, emission), None)
+    )
 
 
-def move_beta(lattice: Lattice) -> Any:
+def move_beta(lattice: Lattice) -> Step:
     """Return the step that takes beta to the frame before and keeps nothing."""
     may_follow = followers(lattice)
 
@@ -49,9 +54,10 @@ def products_of(
     lattice: Lattice,
     beta: State,
     emission: Emission,
-    alphas: State,
+    alphas: Kept,
     scale: Int[Array, "B 1"],
     plan: Plan,
+    into: Product | None = None,
 ) -> tuple[State, Product]:
     """Return beta before the chunk, and alpha * beta of each of its frames.
 
@@ -60,13 +66,26 @@ def products_of(
     may_follow = followers(lattice)
 
     def step(beta: State, xs: tuple) -> tuple[State, Product]:
-        emission, alpha = xs
+        emission, frame = xs
+        alpha = after(alphas, frame)
         product = Product(
             *(multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
         )
         return retreat(may_follow, beta, emission), product
 
-    return sweep(step, beta, (emission, alphas), plan, reverse=True)
+    xs = (emission, positions(plan.chunk))
+    return sweep(step, beta, xs, plan, reverse=True, into=into)
+
+
+def empty_product(lattice: Lattice, zero: Float[Array, " B"], plan: Plan) -> Product:
+    """Return what `products_of` may write into."""
+    batch, num_labels = lattice.can_skip.shape
+    return Product(
+        *(
+            jnp.zeros((plan.chunk, batch, width), zero.dtype)
+            for width in (num_labels + 1, num_labels)
+        )
+    )
 
 
 def normaliser(product: Product) -> tuple[Float[Array, "K B"], Float[Array, "K B"]]:
