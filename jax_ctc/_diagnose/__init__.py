@@ -79,7 +79,7 @@ def diagnose(
     return Report(
         findings=examine(given, numbers.status),
         utterances=utterances(given, numbers),
-        shape={
+        passed={
             **{"B": count, "T": frames, "V": classes, "U": given.labels.shape[1]},
             **{"blank_id": given.blank_id, "inputs": given.inputs},
         },
