@@ -14,7 +14,7 @@ from jax_ctc._plot import draw_posteriors
 from jax_ctc._posteriors import ctc_posteriors
 
 # A page may hold hundreds of these: small, and laid out by hand, not by a solver.
-_DPI = 80
+_DPI = 100
 _WIDTH, _MARGIN, _RIGHT = 9.0, 0.95, 0.1  # inches; the margin holds names of classes
 _ABOVE, _BETWEEN, _BELOW, _CURVES = 0.25, 0.32, 0.42, 1.25
 _INCHES_PER_CLASS = 0.14  # room for one name
