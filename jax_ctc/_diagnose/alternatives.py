@@ -16,6 +16,7 @@ from jax_ctc._diagnose.structure import (
     log_choose,
     normalise,
     padding_finding,
+    tempered,
     trailing,
 )
 
@@ -44,7 +45,7 @@ def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
     yield from _other_end(given, base)
     yield from _shifted(base)
     yield from _reversed(base)
-    yield from _other_axes(base)
+    yield from _other_axes(given, base)
     yield from _padding(given, base)
 
 
@@ -131,24 +132,30 @@ def _reversed(base: Reading) -> Iterator[Alternative]:
     )
 
 
-def _other_axes(base: Reading) -> Iterator[Alternative]:
+def _other_axes(given: Given, base: Reading) -> Iterator[Alternative]:
     utterances, frames, classes = base.log_probs.shape
-    for first, second, names in ((0, 1, "[T, B, V]"), (1, 2, "[B, V, T]")):
-        if (utterances, frames, classes)[first] != (utterances, frames, classes)[
-            second
-        ]:
-            continue
-        swapped = np.swapaxes(base.log_probs, first, second)
-        if second == 2:  # the softmax went over time: undo it as far as can be
-            swapped = normalise(swapped)
-        yield Alternative(
-            "TIME_MAJOR",
-            dataclasses.replace(base, log_probs=np.ascontiguousarray(swapped)),
-            {"axes": names},
-            f"the scores fit when read as {names}, which has the same shape here: pass"
-            f" jnp.swapaxes(logits, {first}, {second})",
-            2,
-        )
+    if utterances == frames:
+        swapped = np.swapaxes(base.log_probs, 0, 1)
+        reading = dataclasses.replace(base, log_probs=swapped)
+        yield _of_axes(0, 1, "[T, B, V]", reading)
+    if frames == classes:
+        # A softmax over the last axis went over time. Logits have not seen one yet, so
+        # it is the scores that are transposed; the probabilities of a model have.
+        for scores in (given.scores, base.log_probs):
+            swapped = normalise(np.swapaxes(scores, 1, 2))
+            reading = tempered(dataclasses.replace(base, log_probs=swapped))
+            yield _of_axes(1, 2, "[B, V, T]", reading)
+
+
+def _of_axes(first: int, second: int, names: str, reading: Reading) -> Alternative:
+    return Alternative(
+        "TIME_MAJOR",
+        reading,
+        {"axes": names},
+        f"the scores fit when read as {names}, which has the same shape here: pass"
+        f" jnp.swapaxes(logits, {first}, {second})",
+        3,
+    )
 
 
 def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
