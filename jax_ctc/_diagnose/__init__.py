@@ -47,7 +47,8 @@ def diagnose(
         `codes()`, the set of codes above note.
 
     Raises:
-        TypeError: an argument is traced, or a dtype is wrong.
+        TypeError: an argument is traced, a dtype is wrong, or `vocabulary` is neither a
+            sequence nor a mapping of strings.
         ValueError: shapes disagree, a sequence as `vocabulary` has not V names, or an
             option has an unknown value.
 

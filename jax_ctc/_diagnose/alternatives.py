@@ -50,8 +50,8 @@ def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
 
 
 def _other_blanks(given: Given, base: Reading) -> Iterator[Alternative]:
-    live = np.arange(base.log_probs.shape[1])[None, :] < base.logit_lengths[:, None]
-    wins = np.bincount(base.log_probs.argmax(2)[live], minlength=base.num_classes)
+    winners = base.log_probs.argmax(2)[base.live]
+    wins = np.bincount(winners, minlength=base.num_classes)
     classic = [base.num_classes - 1, 0]
     ranked = classic + np.argsort(-wins, kind="stable").tolist()
     possible = [

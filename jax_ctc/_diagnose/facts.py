@@ -128,8 +128,7 @@ def tight(reading: Reading) -> Iterator[Finding]:
 def all_blank(reading: Reading) -> Iterator[Finding]:
     """Note the plateau on which a model says nothing yet."""
     ok = (reading.log_p > -np.inf) & (reading.label_lengths > 0)
-    live = np.arange(reading.log_probs.shape[1])[None, :]
-    live = live < reading.logit_lengths[:, None]
+    live = reading.live
     blank = (reading.log_probs.argmax(2) == reading.blank_id) | ~live
     silent = ok & blank.all(1)
     if not ok.any() or silent.sum() < 0.9 * ok.sum():

@@ -56,10 +56,8 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
 
 def _speaks_on(base: Reading) -> np.ndarray:
     """Return [B] bool: some frame after the stated length is not blank."""
-    full = base.log_probs.shape[1]
-    after = np.arange(full)[None, :] >= base.logit_lengths[:, None]
-    spoken = (base.log_probs.argmax(2) != base.blank_id) & after
-    return (base.logit_lengths >= 0) & spoken.any(1)
+    spoken = (base.log_probs.argmax(2) != base.blank_id) & ~base.live
+    return spoken.any(1)
 
 
 def _by_factor(

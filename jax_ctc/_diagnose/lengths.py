@@ -110,8 +110,9 @@ def length_units(given: Given, base: Reading) -> Mended | None:
                 ERROR,
                 everyone,
                 {"nats": round(nats, 1), "longest": longest, "frames": full},
-                f"no logit length exceeds {longest} beside T = {full} frames: fractions were"
-                " cast to integers before they were multiplied by T; multiply first",
+                f"no logit length exceeds {longest} beside T = {full} frames: fractions"
+                " were cast to integers before they were multiplied by T; multiply"
+                " first",
             )
             whole = np.full_like(lengths, full)
             return Mended(finding, dataclasses.replace(base, logit_lengths=whole))

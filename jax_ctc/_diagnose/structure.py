@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln, log_softmax, logsumexp
 
-from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.batch import Given, live_frames
 from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS, LOG_SURE
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, WARNING, Finding
@@ -30,7 +30,7 @@ class Mended(NamedTuple):
 
 def usable(given: Given) -> np.ndarray:
     """Return [B] bool: no live frame holds NaN, +inf, or -inf only."""
-    live = _live(given.logit_lengths, given.scores.shape[1])
+    live = live_frames(given.logit_lengths, given.scores.shape[1])
     with np.errstate(invalid="ignore"):
         bad = ~np.isfinite(given.scores.max(2))
     return ~(bad & live).any(1)
@@ -50,7 +50,7 @@ def first_reading(given: Given, is_usable: np.ndarray) -> Reading:
 
 def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     """Find rows that are probabilities, or log-probabilities that are none."""
-    live = _live(given.logit_lengths, given.scores.shape[1]) & is_usable[:, None]
+    live = base.live & is_usable[:, None]
     rows = given.scores[live].astype(np.float64)  # [N, V]
     if not len(rows) or given.scores.shape[2] < 2:
         return None
@@ -147,8 +147,7 @@ def tempered(reading: Reading) -> Reading:
     One wrong frame of a model that wins by 50 nats would outweigh ten right ones. Any
     distribution gives a valid likelihood ratio, so it may as well be a humble one.
     """
-    live = _live(reading.logit_lengths, reading.log_probs.shape[1])
-    rows = reading.log_probs[live]
+    rows = reading.log_probs[reading.live]
     if not len(rows) or rows.shape[1] < 2:
         return reading
     best, second = -np.partition(-rows, 1, axis=1)[:, :2].T
@@ -187,13 +186,6 @@ def _probabilities(
 def log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
     """Return the log of the number of ways to choose k places of n."""
     return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-
-
-def _live(logit_lengths: np.ndarray, num_frames: int) -> np.ndarray:
-    """Return [B, T] bool: frames inside the length; all of them if it is no length."""
-    good = (logit_lengths >= 0) & (logit_lengths <= num_frames)
-    lengths = np.where(good, logit_lengths, num_frames)
-    return np.arange(num_frames)[None, :] < lengths[:, None]
 
 
 def normalise(scores: np.ndarray) -> np.ndarray:
