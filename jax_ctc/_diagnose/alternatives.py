@@ -23,7 +23,9 @@ from jax_ctc._diagnose.structure import (
 # Vocabularies put up to a handful of special classes in front of the first label.
 SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5)
 
-# Of a large vocabulary: first and last, the classic pair, and those that win most.
+# Of a large vocabulary: first and last, the classic pair, and those that win most. Each
+# costs a loss of the batch, and a model that has learned to be silent between labels has
+# its blank among its first few winners.
 BLANKS = 6
 
 
@@ -166,6 +168,8 @@ def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
         return
     for pad in np.unique(base.labels[:, full - 1]):
         run = trailing(base.labels, lengths, int(pad))
+        # Few rows of a batch are as long as its longest: padding ends most of them. And
+        # one id at the end may be a full stop: only a second one is no spelling.
         if (run > 0).sum() * 2 < len(run) or run.max() < 2:
             continue
         # Sentences end in full stops, so the last id counts for nothing; that m more of

@@ -16,10 +16,13 @@ import math
 import numpy as np
 
 from jax_ctc._diagnose.judge import mixed
-from jax_ctc._diagnose.odds import LOG_ODDS, STRUCK, WRONG_TRANSCRIPTS
+from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS, STRUCK, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
 
+# Every place tried is a pass of the guess, and costs log PLACES of the evidence. With a
+# sixth of the room between them, one lies near enough to any end to hear most of what
+# was cut, and the end need not be right for that.
 PLACES = 6
 
 
@@ -93,8 +96,8 @@ def _one_by_one(
     # Where it really ends is not known: each place is as likely as another.
     mean = np.logaddexp.reduce(gain, axis=0) - math.log(PLACES)
     evidence = mixed(mean, 1 - STRUCK)
-    # The first place that knows nearly as much as any: later ones only add padding.
-    first = (gain >= gain.max(0, keepdims=True) - 1).argmax(0)
+    # The first place that no other beats by twenty to one: later ones add padding.
+    first = (gain >= gain.max(0, keepdims=True) - LOG_EVEN).argmax(0)
     return (
         float(evidence[short].sum()),
         short & (evidence > 0),

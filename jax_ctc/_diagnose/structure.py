@@ -17,6 +17,19 @@ from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS, LOG_SURE
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, WARNING, Finding
 
+# How far a row's sum may be from 1 by rounding. In bfloat16, exp, the sum and the
+# division round by 2^-9 each, and this allows both ways for all three; a float32 sum of
+# 2^14 classes rounds by 2^-24 for each.
+_OFF_HALF, _OFF = 3 * 2.0**-8, 2.0**-10
+
+# A log-probability is logits minus their log-sum, and half precision rounds that as
+# coarsely as it is large: by 2^-9 of, say, 16 nats, and as much again for the result.
+_OFF_LOG_HALF = 16 * 2.0**-8
+
+# Three rows that sum to 1 and differ settle what they are. Of so many, spread over the
+# batch, three differ unless hardly any do.
+_ROWS = 64
+
 # Softmax of the most confident model leaves 0 in float32; its log must stay a number.
 _LEAST = np.float32(1e-37)
 
@@ -54,7 +67,7 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     rows = given.scores[live].astype(np.float64)  # [N, V]
     if not len(rows) or given.scores.shape[2] < 2:
         return None
-    tolerance = 1e-2 if given.is_half else 1e-3
+    tolerance = _OFF_HALF if given.is_half else _OFF
     # Rows of zeros are padding that the lengths do not leave out.
     filled = rows[rows.any(1)]
     sums = filled.sum(1)
@@ -63,7 +76,8 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     if len(filled) and is_share:
         # A row of free scores sums to anything in a range of 1 at least, so it meets 1
         # by chance with a probability of 2 * tolerance. Equal rows are one row.
-        distinct = len(np.unique(filled[:64], axis=0))
+        some = filled[:: -(-len(filled) // _ROWS)]
+        distinct = len(np.unique(some, axis=0))
         nats = -distinct * math.log(2 * tolerance)
         if nats > LOG_ODDS:
             scores = np.where(is_usable[:, None, None], given.scores, 1)
@@ -73,7 +87,7 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
             return Mended(_probabilities(given, base, mended, nats, everyone), mended)
     if given.inputs != "log_probs":
         return None
-    tolerance = 5e-2 if given.is_half else 1e-3
+    tolerance = _OFF_LOG_HALF if given.is_half else _OFF
     excess = np.zeros(live.shape)
     excess[live] = logsumexp(rows, axis=1)
     frames = np.maximum(live.sum(1), 1)
