@@ -24,8 +24,8 @@ from jax_ctc._diagnose.structure import (
 SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5)
 
 # Of a large vocabulary: first and last, the classic pair, and those that win most. Each
-# costs a loss of the batch, and a model that has learned to be silent between labels has
-# its blank among its first few winners.
+# costs a loss of the batch, and a model that has learned to say nothing between labels
+# has its blank among its first few winners.
 BLANKS = 6
 
 
