@@ -71,12 +71,18 @@ def test_other_models_stay_clean(kind, wrong):
     assert set(confusion.clean(source, range(4))) == {confusion.NOTHING}
 
 
-@pytest.mark.parametrize("count", [2, 16, 64])
+@pytest.mark.parametrize("count", [2, 8, 16, 64])
 @pytest.mark.parametrize("kind", emissions.CONFUSED)
 def test_errors_are_no_shuffle(kind, count):
     """A model that mistakes transcripts for each other has them in their places."""
     source = functools.partial(confusion.made_up, kind, count=count)
     assert set(confusion.clean(source, range(3))) == {confusion.NOTHING}
+
+
+def test_a_shuffle_of_short_transcripts():
+    """Two digits a line suffice where all of them have moved; one says too little."""
+    assert confusion.shuffles_found(2, confusion.BATCH, [0]) == 1
+    assert confusion.shuffles_found(1, confusion.BATCH, [0]) == 0
 
 
 def more_said_than_heard(batch, rng):
