@@ -146,7 +146,7 @@ def by_size(sources, seeds):
         runs = sum(counts.total() for counts in matrix.values())
         silent = sum(counts[NOTHING] for counts in matrix.values()) / runs
         first = rate(matrix)
-        shares[name] = (first, silent, 1 - first - silent)
+        shares[name] = (first, silent, max(0.0, 1 - first - silent))
     return shares
 
 

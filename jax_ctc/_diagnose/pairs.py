@@ -29,8 +29,8 @@ to pay for each. If all of the batch was shuffled, the transcripts lie in one of
 
     N! / prod_k (number of utterances with text k)!
 
-orders, whose logarithm is paid once; for each utterance it is less by one nat or so,
-which is what decides where transcripts are short.
+orders, and those who moved share its logarithm: a nat or more less for each, which is
+what decides where transcripts are short.
 """
 
 import dataclasses
@@ -111,10 +111,9 @@ def _evidence(
     _, which, times = np.unique(swap[moved], return_inverse=True, return_counts=True)
     weight = len(of_name) / count / times[which.reshape(-1)]
     some = mixed(gain[moved] - math.log(count), 1 - STRUCK)
-    whole = mixed(gain[moved], WRONG_TRANSCRIPTS)
     orders = gammaln(count + 1.0) - gammaln(of_name + 1.0).sum()
-    either = max((some * weight).sum(), (whole * weight).sum() - orders)
-    return float(either) - math.log(2)
+    whole = mixed(gain[moved], WRONG_TRANSCRIPTS) - orders / max(1, moved.sum())
+    return max(float((each * weight).sum()) for each in (some, whole)) - math.log(2)
 
 
 def edit_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

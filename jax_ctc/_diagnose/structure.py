@@ -18,7 +18,7 @@ from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, WARNING, Finding
 
 # How far a row's sum may be from 1 by rounding. In bfloat16, exp, the sum and the
-# division round by 2^-9 each, and this allows both ways for all three; a float32 sum of
+# division round by 2^-9 each, and this is twice their total; a float32 sum of
 # 2^14 classes rounds by 2^-24 for each.
 _OFF_HALF, _OFF = 3 * 2.0**-8, 2.0**-10
 
