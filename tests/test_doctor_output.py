@@ -19,7 +19,7 @@ from matplotlib.font_manager import FontProperties, findfont
 from rich.console import Console
 
 import jax_ctc
-from jax_ctc.__main__ import main
+from jax_ctc.__main__ import _track, main
 from jax_ctc._diagnose import page, picture
 from jax_ctc._diagnose.batch import read_batch
 
@@ -212,6 +212,18 @@ def test_page_in_a_browser(file, tmp_path):
     assert pixels.shape[:2] == (1500, 1200)
     # The pictures are drawn, not merely there: the lower half is no blank paper.
     assert (pixels[750:, :, :3] < 0.5).any(2).mean() > 0.005
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_terminal_shows_how_far_the_pictures_are(is_terminal, capsys, monkeypatch):
+    """On stderr, so that --json stays JSON; a pipe is left alone."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(_track([3, 1, 4])) == [3, 1, 4]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("drawing flagged utterances" in printed.err) == is_terminal
 
 
 def test_command_prints_tables(file, capsys):
