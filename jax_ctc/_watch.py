@@ -250,18 +250,25 @@ class Watch:
         What goes wrong here would be seen at the end of the training, if ever.
         """
         try:
-            batch = jax.device_get(step.batch)
+            batch = _on_host(step)
             with jax.default_device(_host_device()):
                 report = self._examine(*batch)
             self.reports.append((step.number, report))
             self._on_report(step.number, report)
         except Exception as error:
-            if any(_is_deleted(argument) for argument in step.batch):
-                print(_donated(step.number), file=sys.stderr)
-                raise RuntimeError(_donated(step.number)) from error
             what = f"{type(error).__name__}: {error}"
             print(f"step {step.number} was flagged, but {what}", file=sys.stderr)
             raise
+
+
+def _on_host(step: _Step) -> tuple[Any, ...]:
+    """Return the batch on the host, or raise."""
+    try:
+        return jax.device_get(step.batch)
+    except RuntimeError as error:
+        if any(_is_deleted(argument) for argument in step.batch):
+            raise RuntimeError(_donated(step.number)) from error
+        raise
 
 
 def _check_classes(blank_id: Any, vocabulary: Any, num_classes: int | None) -> None:
