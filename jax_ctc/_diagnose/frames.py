@@ -37,6 +37,7 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
     nats -= math.log(2)
     if nats <= LOG_ODDS or not who.any():
         return None
+    count = int(who.sum())
     missing = ends[who] - base.logit_lengths[who]
     finding = Finding(
         "FRAMES_CUT",
@@ -48,7 +49,7 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
             "longest": int(base.logit_lengths.max()),
             "frames": base.log_probs.shape[1],
         },
-        f"{int(who.sum())} transcripts go on in the frames after logit_lengths: the"
+        f"{count} transcript{'s go' if count > 1 else ' goes'} on in the frames after logit_lengths: the"
         " lengths are too short; compute them after the network's own padding and"
         " subsampling, in whole frames, rounding up",
     )
