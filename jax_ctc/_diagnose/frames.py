@@ -49,9 +49,9 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
             "longest": int(base.logit_lengths.max()),
             "frames": base.log_probs.shape[1],
         },
-        f"{count} transcript{'s go' if count > 1 else ' goes'} on in the frames after logit_lengths: the"
-        " lengths are too short; compute them after the network's own padding and"
-        " subsampling, in whole frames, rounding up",
+        f"{count} transcript{'s go' if count > 1 else ' goes'} on in the frames after"
+        " logit_lengths: the lengths are too short; compute them after the network's"
+        " own padding and subsampling, in whole frames, rounding up",
     )
     return finding, dataclasses.replace(
         base, logit_lengths=np.where(who, ends, base.logit_lengths)
