@@ -7,6 +7,7 @@ import pathlib
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         if options.html:
-            options.html.write_text(report.to_html(), encoding="utf-8")
+            page = report.to_html(track=_track)
+            options.html.write_text(page, encoding="utf-8")
         if options.json:
             _print_json(report)
         else:
@@ -138,6 +140,23 @@ def _is_none(file: Any, name: str) -> bool:
 def _array(array: np.ndarray) -> np.ndarray:
     """Return bfloat16 as such: NumPy saves it as two nameless bytes."""
     return array.view(jnp.bfloat16) if array.dtype == np.dtype("V2") else array
+
+
+def _track(utterances: Sequence[int]) -> Iterable[int]:
+    """Show how many pictures are drawn, on stderr, if somebody watches and rich is."""
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ModuleNotFoundError:
+        return utterances
+    console = Console(stderr=True)
+    return track(
+        utterances,
+        description="drawing flagged utterances",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _print_json(report: Report) -> None:

@@ -110,7 +110,9 @@ def plot_alignment(
         else:
             top, bottom = figure.subplots(2, sharex=True, height_ratios=(1.3, 1))
             _draw_picture(bottom, image, duration, spans)
-        _draw_posteriors(top, label[:, : len(spans)], blank, duration, spans)
+        texts = [str(span.label) for span in spans]
+        draw_posteriors(top, label[:, : len(spans)], blank, duration, texts)
+        top.set_ylabel("probability")
         top.set_title(title or "Posterior of each label, and of the blank (grey)")
         bottom.set_xlabel("frame" if frame_rate is None else "seconds")
     return figure
@@ -170,18 +172,20 @@ def _check_picture(picture: Any) -> np.ndarray:
     return image
 
 
-def _draw_posteriors(
+def draw_posteriors(
     axes: Any,
     label: np.ndarray,
     blank: np.ndarray,
     duration: float,
-    spans: list[TokenSpan],
+    texts: list[str],
+    *,
+    size: float = 13.0,
 ) -> None:
     """Draw one curve per label with its text at the peak, and the blank in grey."""
     edges = np.linspace(0, duration, len(label) + 1)
     # The blank hangs from the top: each frame is full, and shared, from 0 to 1.
     axes.stairs(np.ones_like(blank), edges, baseline=1 - blank, fill=True, color=_BLANK)
-    for number, (span, curve) in enumerate(zip(spans, label.T, strict=True)):
+    for number, (text, curve) in enumerate(zip(texts, label.T, strict=True)):
         colour = _PALETTE[number % len(_PALETTE)]
         visible = np.flatnonzero(curve > _VISIBLE)
         if visible.size:
@@ -194,19 +198,19 @@ def _draw_posteriors(
         best = np.flatnonzero(curve >= 0.98 * peak)
         middle = (edges[best] + edges[best + 1]).mean() / 2
         axes.annotate(
-            str(span.label),
+            text,
             (middle, peak),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
             color=colour,
             weight="bold",
-            size=13,
+            size=size,
+            parse_math=False,  # a "$" is a label like any other
         )
     axes.set_xlim(0, duration)
     axes.set_ylim(0, 1.2)
     axes.set_yticks([0, 0.5, 1])
-    axes.set_ylabel("probability")
 
 
 def _draw_picture(

@@ -137,8 +137,11 @@ def check_lengths(
     return array
 
 
-def check_blank_id(blank_id: Any, num_classes: int) -> int:
-    """Return the blank as a Python int inside the classes, or raise."""
+def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
+    """Return the blank as a Python int inside the classes, or raise.
+
+    num_classes: None while it is not known how many there will be.
+    """
     if isinstance(blank_id, Tracer):
         raise TypeError(
             "`blank_id` must be a Python int, known when the function is traced; got a"
@@ -152,6 +155,13 @@ def check_blank_id(blank_id: Any, num_classes: int) -> int:
         raise TypeError(
             f"`blank_id` must be an int; got {blank_id!r} ({type(blank_id).__name__})"
         ) from None
+    if num_classes is None:
+        if index < 0:
+            raise ValueError(
+                f"`blank_id` must be a class, 0 or more; got {index}. For the last of"
+                " V classes pass blank_id=V - 1"
+            )
+        return index
     if not 0 <= index < num_classes:
         raise ValueError(
             f"`blank_id` must be one of the V={num_classes} classes,"

@@ -16,14 +16,19 @@ from jax import lax
 from jax.core import Tracer
 
 from jax_ctc._diagnose import Report, diagnose
+from jax_ctc._diagnose.batch import check_vocabulary
 from jax_ctc._types import Index, Option, Vocabulary
-from jax_ctc._validate import check_blank_id, check_count, check_option
+from jax_ctc._validate import (
+    check_blank_id,
+    check_count,
+    check_option,
+    check_scores,
+)
 
 # Batches whose status is not known yet: a host may run some steps ahead of a device.
 _KEEP = 8
 
 _INPUTS = ("logits", "log_probs")
-_LARGEST = np.iinfo(np.int32).max
 
 
 class _Step(NamedTuple):
@@ -79,7 +84,8 @@ def watch(
         `close()` waits for the last ones, and `with` does it by itself.
 
     Raises:
-        TypeError: `every`, `keep`, `most_reports` or `blank_id` is no int.
+        TypeError: `every`, `keep`, `most_reports` or `blank_id` is no int, or
+            `vocabulary` is neither a sequence nor a mapping of strings.
         ValueError: one of them is too small, or `inputs` has an unknown value.
 
     Cost:
@@ -103,11 +109,12 @@ def watch(
     keep = _KEEP if keep is None else check_count(keep, name="keep")
     most_reports = check_count(most_reports, name="most_reports")
     check_option(inputs, _INPUTS, name="inputs")
-    check_blank_id(blank_id, _LARGEST)  # the number of classes is not known yet
+    check_classes = functools.partial(_check_classes, blank_id, vocabulary)
+    check_classes(None)  # how many there are, the first step tells
     examine = functools.partial(
         diagnose, blank_id=blank_id, inputs=inputs, vocabulary=vocabulary
     )
-    return Watch(every, keep, on_report or _print, most_reports, examine)
+    return Watch(every, keep, on_report or _print, most_reports, check_classes, examine)
 
 
 class Watch:
@@ -119,6 +126,7 @@ class Watch:
         keep: int,
         on_report: Callable[[int, Report], None],
         most_reports: int,
+        check_classes: Callable[[int], None],
         examine: Callable[..., Report],
     ) -> None:
         """Start with nothing seen; `watch` checks the arguments."""
@@ -126,6 +134,7 @@ class Watch:
         self.num_steps = 0
         self.num_flagged = 0  # windows in which some status had a bit set
         self._every, self._most = every, most_reports
+        self._check_classes = check_classes
         self._examine, self._on_report = examine, on_report
         self._steps: collections.deque[_Step] = collections.deque(maxlen=keep)
         self._windows: collections.deque[_Window] = collections.deque()
@@ -153,15 +162,22 @@ class Watch:
             label_lengths: [...] or None.
 
         Raises:
-            TypeError: `status` is no array of integers, or traced.
-            RuntimeError: the watch is closed.
+            TypeError: `status` is no array of integers, or traced; or, at the first
+                step, `logits` are no scores.
+            ValueError: at the first step, the logits have not the class `blank_id`, or
+                more or fewer classes than `vocabulary`.
+            RuntimeError: the watch is closed, or the batch was donated.
         """
         if self._is_closed:
             raise RuntimeError("this watch is closed: call it before `close()`")
         bits = _any_bits(_checked(status))
+        if self.num_steps == 0:  # a mistake should not wait for the first flag
+            self._check_classes(check_scores(logits).shape[-1])
         if len(self._asked) < self._most:
             bits.copy_to_host_async()
             batch = (logits, labels, logit_lengths, label_lengths)
+            if any(_is_deleted(argument) for argument in batch):
+                raise RuntimeError(_donated(self.num_steps))
             batch = tuple(_held(argument) for argument in batch)
             window = self.num_steps // self._every
             self._steps.append(_Step(self.num_steps, window, bits, batch))
@@ -175,7 +191,8 @@ class Watch:
         """Wait for what is on its way, and return all (step, report) pairs.
 
         Raises:
-            Exception: whatever `on_report` or a diagnosis raised; it was printed on
+            RuntimeError: a flagged batch was donated before it could be diagnosed.
+            Exception: whatever `on_report` or a diagnosis raised. Either was printed on
                 stderr when it happened.
         """
         self._is_closed = True
@@ -233,20 +250,38 @@ class Watch:
         What goes wrong here would be seen at the end of the training, if ever.
         """
         try:
-            batch = jax.device_get(step.batch)
+            batch = _on_host(step)
             with jax.default_device(_host_device()):
                 report = self._examine(*batch)
             self.reports.append((step.number, report))
             self._on_report(step.number, report)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            if any(_is_deleted(argument) for argument in step.batch):
-                what = (
-                    "its arrays were deleted, as donated ones are: pass the watch"
-                    " arrays that no later step takes over"
-                )
             print(f"step {step.number} was flagged, but {what}", file=sys.stderr)
             raise
+
+
+def _on_host(step: _Step) -> tuple[Any, ...]:
+    """Return the batch on the host, or raise."""
+    try:
+        return jax.device_get(step.batch)
+    except RuntimeError as error:
+        if any(_is_deleted(argument) for argument in step.batch):
+            raise RuntimeError(_donated(step.number)) from error
+        raise
+
+
+def _check_classes(blank_id: Any, vocabulary: Any, num_classes: int | None) -> None:
+    check_blank_id(blank_id, num_classes)
+    check_vocabulary(vocabulary, num_classes)
+
+
+def _donated(step: int) -> str:
+    return (
+        f"`watch` cannot look at step {step}: arrays of its batch are deleted, because"
+        " they were donated to a jitted function. Do not donate the batch (see"
+        " donate_argnums of jax.jit), or pass the watch a copy: jnp.copy(logits)"
+    )
 
 
 def _warn_gone() -> None:

@@ -85,6 +85,20 @@ def lines_batch(steps, seed, count=BATCH, width=None):
     }
 
 
+def first_digits(steps, seed, digits, count=BATCH):
+    """Return a batch of lines that end before digit number `digits`."""
+    stages, lines = handwriting()
+    rows = np.random.default_rng(seed).permutation(len(lines.lengths))[:count]
+    lefts = np.pad(lines.lefts, ((0, 0), (0, digits)), constant_values=-1)
+    lefts = lefts[rows, digits]
+    return {
+        "logits": stages[steps][rows],
+        "labels": lines.labels[rows],
+        "logit_lengths": np.where(lefts < 0, lines.widths[rows], lefts),
+        "label_lengths": np.minimum(lines.lengths[rows], digits),
+    }
+
+
 def made_up(kind, seed, wrong=0.0, count=8):
     """Return a batch of a made-up model."""
     return emissions.batch(kind, np.random.default_rng(seed), count, wrong=wrong)
@@ -132,8 +146,19 @@ def by_size(sources, seeds):
         runs = sum(counts.total() for counts in matrix.values())
         silent = sum(counts[NOTHING] for counts in matrix.values()) / runs
         first = rate(matrix)
-        shares[name] = (first, silent, 1 - first - silent)
+        shares[name] = (first, silent, max(0.0, 1 - first - silent))
     return shares
+
+
+def shuffles_found(digits, count, seeds):
+    """Return how often a shuffle of a whole batch of so short lines is found."""
+    [fault] = [fault for fault in FAULTS if fault.code == "PAIRS_SHUFFLED"]
+    first = []
+    for seed in seeds:
+        batch = first_digits(STEPS, seed, digits, count)
+        found = findings(fault.inject(batch, 1.0, np.random.default_rng(seed)))
+        first.append(bool(found) and found[0].code == fault.code)
+    return sum(first) / len(first)
 
 
 def rate(matrix):
@@ -197,6 +222,10 @@ def main():
     }
     for name, shares in by_size(sources, seeds).items():
         print(f"  {name}: {', '.join(f'{share:.0%}' for share in shares)}")
+    print("\nlines of so many digits, shuffled as a whole: found")
+    for digits in range(1, 5):
+        shares = [f"{shuffles_found(digits, n, range(10)):.0%}" for n in (8, 16, 64)]
+        print(f"  {digits}: {', '.join(shares)} of batches of 8, 16, 64")
     is_clean = all(set(counts) == {NOTHING} for counts in healthy.values())
     return 0 if is_clean and min(map(rate, parts.values())) >= 0.95 else 1
 

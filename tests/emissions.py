@@ -39,7 +39,7 @@ def transcripts(rng, count, num_classes, most, *, words=200):
     popular /= popular.sum()
     labels, lengths = np.full((count, most), -1, np.int32), np.zeros(count, np.int32)
     for row in range(count):
-        target, text = rng.integers(most // 3, most + 1), []
+        target, text = rng.integers(max(1, most // 3), most + 1), []
         while len(text) < target:  # class 1 stands between words
             text += [*lexicon[rng.choice(words, p=popular)].tolist(), 1]
         lengths[row] = target

@@ -19,7 +19,7 @@ class Fault:
     strengths: tuple
     inject: Callable
     untrained: bool = False
-    square: bool = False  # needs as many utterances as frames
+    square: bool = False  # needs as many utterances as frames, and no more classes
 
 
 def _change(batch, **arrays):
@@ -117,16 +117,29 @@ def shifted(batch, shift, rng):
 
 
 def time_major(batch, kind, rng):
-    """[T, B, V] where T = B."""
-    return _change(batch, logits=np.swapaxes(batch["logits"], 0, 1))
+    """[T, B, V] where T = B, or [B, V, T] where T = V, of some utterances or of all."""
+    logits = batch["logits"]
+    if kind == "T = B":
+        return _change(batch, logits=np.swapaxes(logits, 0, 1))
+    # As many classes as frames: the last one is used by nobody, and neither are these.
+    _, frames, classes = logits.shape
+    more = np.repeat(logits[:, :, -1:], frames - classes, axis=2)
+    logits = np.swapaxes(np.concatenate([logits, more], axis=2), 1, 2)
+    if kind == "T = V, not B":
+        logits = logits[: frames // 4]
+    arrays = {name: array[: len(logits)] for name, array in batch.items()}
+    return _change(arrays, logits=logits)
 
 
-def lengths_swapped(batch, kind, rng):
-    """Third and fourth argument exchanged."""
+def lengths_swapped(batch, share, rng):
+    """Third and fourth argument exchanged, or two columns in some of the rows."""
+    count = len(batch["labels"])
+    swapped = np.isin(np.arange(count), rng.permutation(count)[: round(share * count)])
+    frames, labels = batch["logit_lengths"], batch["label_lengths"]
     return _change(
         batch,
-        logit_lengths=batch["label_lengths"],
-        label_lengths=batch["logit_lengths"],
+        logit_lengths=np.where(swapped, labels, frames),
+        label_lengths=np.where(swapped, frames, labels),
     )
 
 
@@ -136,11 +149,11 @@ def length_units(batch, factor, rng):
     if factor == "fraction":
         full = batch["logits"].shape[1]
         return _change(batch, logit_lengths=(lengths / full).astype(np.float32))
-    if factor == "cast":
-        full = batch["logits"].shape[1]
-        lengths = lengths.copy()
-        lengths[lengths.argmax()] = full
+    if factor == "cast":  # no utterance is as long as T, so all become 0
+        full = max(batch["logits"].shape[1], lengths.max() + 1)
         return _change(batch, logit_lengths=lengths // full)
+    if factor == "cast, one full":
+        return _change(batch, logit_lengths=lengths // lengths.max())
     return _change(batch, logit_lengths=lengths * factor)
 
 
@@ -216,10 +229,15 @@ FAULTS = (
     Fault("NOT_NORMALISED", (0.0, 0.5), unnormalised, untrained=True),
     Fault("WRONG_BLANK", ("last", "first", "last, labels from 1"), wrong_blank),
     Fault("LABELS_SHIFTED", (-1, 1), shifted),
-    Fault("TIME_MAJOR", ("square",), time_major, square=True),
-    Fault("LENGTHS_SWAPPED", ("all",), lengths_swapped, untrained=True),
     Fault(
-        "LENGTH_UNITS", (2, 4, 320, "fraction", "cast"), length_units, untrained=True
+        "TIME_MAJOR", ("T = B", "T = B = V", "T = V, not B"), time_major, square=True
+    ),
+    Fault("LENGTHS_SWAPPED", (1.0, 0.5, 0.25), lengths_swapped, untrained=True),
+    Fault(
+        "LENGTH_UNITS",
+        (2, 4, 320, "fraction", "cast", "cast, one full"),
+        length_units,
+        untrained=True,
     ),
     Fault("PADDING_COUNTED", ("-1", "blank", "last class", "a label"), padding_counted),
     Fault("FRAMES_CUT", (0.5, 0.75, "some"), frames_cut),

@@ -1,7 +1,9 @@
 """Every snippet in README, docs and docstrings runs."""
 
+import contextlib
 import doctest
 import importlib
+import io
 import pathlib
 import pkgutil
 import re
@@ -16,17 +18,32 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = ["jax_ctc"] + [
     info.name for info in pkgutil.walk_packages(jax_ctc.__path__, "jax_ctc.")
 ]
+# A snippet, and the text block right below it, which is what it prints.
+BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)
 
 
 @pytest.mark.relaxed
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page):
-    """The page's python blocks, in order, are one script."""
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    """The page's python blocks, in order, are one script; a text block is its output.
+
+    Where a text block follows at once, it is what the block prints, to the letter.
+    """
+    blocks = BLOCKS.findall(page.read_text())
     assert blocks, "a page without a snippet is not listed here for nothing"
     namespace = {"__name__": page.stem}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"{page.name} block {number}", "exec"), namespace)
+    for number, (block, shown) in enumerate(blocks):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, f"{page.name} block {number}", "exec"), namespace)
+        assert shown in ("", printed.getvalue()), f"block {number}"
+
+
+def test_the_doctors_mistakes_show_their_reports():
+    """Six, and the healthy batch before them: each has its report below, compared."""
+    shown = [text for _, text in BLOCKS.findall((ROOT / "docs/doctor.md").read_text())]
+    reports = [text for text in shown if "(B = 8, T = 64, V = 28" in text]
+    assert len(reports) == 7
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

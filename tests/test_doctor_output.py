@@ -1,5 +1,6 @@
 """What the doctor says where: terminal, JSON, a page in a real browser, exit codes."""
 
+import dataclasses
 import html.parser
 import io
 import json
@@ -14,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties, findfont
 from rich.console import Console
 
 import jax_ctc
-from jax_ctc.__main__ import main
+from jax_ctc.__main__ import _track, main
+from jax_ctc._diagnose import page, picture
+from jax_ctc._diagnose.batch import read_batch
 
 ROOT = pathlib.Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -78,8 +82,7 @@ def test_many_rows_are_not_all_shown():
     row = jax_ctc.Utterance(0, 1.0, 1.0, 1.0, 2, 0.5, 0.1, 0.9, "a", "a", ())
     rows = tuple(row if b == 0 else _numbered(row, b) for b in range(50))
     finding = jax_ctc.Finding("TIGHT", "warning", (49,), {"utterances": 1}, "tight")
-    shape = {"B": 50}
-    long = jax_ctc.Report((finding,), rows, shape)
+    long = jax_ctc.Report((finding,), rows, {"B": 50})
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(long)
     console.file.close()
@@ -125,6 +128,43 @@ def test_page_is_self_contained_and_escapes(report):
     assert {"findings", "utterances", "utterance-1", "utterance-2"} == set(page.ids)
     assert "a <i>&$" in page.text
     assert "i" not in page.tags
+
+
+def test_every_flagged_utterance_has_a_picture(report, monkeypatch):
+    """However many, and whoever draws a progress bar is told of all of them."""
+    monkeypatch.setattr(page, "draw", lambda given, index: f"data:{index}")
+    rows = tuple(_numbered(report.utterances[0], index) for index in range(70))
+    finding = dataclasses.replace(report.findings[0], utterances=tuple(range(64)))
+    long = dataclasses.replace(report, findings=(finding,), utterances=rows)
+    seen = []
+    text = long.to_html(track=lambda indices: seen.append(indices) or indices)
+    assert seen == [list(range(64))]
+    assert Page(text).sources == [f"data:{index}" for index in range(64)]
+    assert Page(text).links == [f"#utterance-{index}" for index in range(64)]
+
+
+@pytest.mark.parametrize(
+    "name", ["日本", "語", "한", "🙂", "$x$", "a\nb", "", "▁" * 40]
+)
+def test_a_picture_needs_no_font(batch, name):
+    """What matplotlib cannot draw is drawn as its id; warnings are errors here."""
+    given = read_batch(
+        tuple(batch.values()),
+        blank_id=0,
+        inputs="logits",
+        vocabulary=["_", name, "b", "c"],
+    )
+    drawn = picture.draw(given, 0)
+    assert drawn.startswith("data:image/png;base64,")
+    written = picture._name(given, 1)
+    glyphs = "".join(map(chr, picture._glyphs(str(findfont(FontProperties())))))
+    assert set(written) <= set(glyphs)
+    assert written == {"$x$": "$x$", "": "''", "▁" * 40: "▁" * 11 + "…"}.get(name, "1")
+
+
+def test_a_picture_of_no_frames():
+    broken = jax_ctc.diagnose(np.zeros((1, 0, 3), np.float32), [[1]])
+    assert len(Page(broken.to_html()).sources) == 1
 
 
 def test_page_in_a_browser(file, tmp_path):
@@ -174,6 +214,18 @@ def test_page_in_a_browser(file, tmp_path):
     assert (pixels[750:, :, :3] < 0.5).any(2).mean() > 0.005
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_terminal_shows_how_far_the_pictures_are(is_terminal, capsys, monkeypatch):
+    """On stderr, so that --json stays JSON; a pipe is left alone."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(_track([3, 1, 4])) == [3, 1, 4]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("drawing flagged utterances" in printed.err) == is_terminal
+
+
 def test_command_prints_tables(file, capsys):
     assert main(["diagnose", str(file)]) == 1
     printed = capsys.readouterr().out
@@ -195,8 +247,8 @@ def test_options_override_the_file(batch, tmp_path, capsys):
     options = ["--blank-id", "0", "--inputs", "logits", "--vocabulary", str(words)]
     assert main(["diagnose", str(path), "--json", *options]) == 1
     content = json.loads(capsys.readouterr().out)
-    assert content["shape"]["blank_id"] == 0
-    assert content["shape"]["inputs"] == "logits"
+    assert content["passed"]["blank_id"] == 0
+    assert content["passed"]["inputs"] == "logits"
     assert content["utterances"][0]["labels"] == "qs"
 
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from examples import doctor_page
 from examples import three_wrong_losses as wrong
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -166,3 +167,13 @@ def test_align_refuses_bad_options(arguments, needle):
     assert code == 2
     assert needle in err
     assert "Traceback" not in out + err
+
+
+def test_the_doctors_page_is_that_of_its_docs(monkeypatch, capsys):
+    """The docs show one report's page; without a browser there is no picture of it."""
+    text = (ROOT / "docs/doctor.md").read_text()
+    assert text.count(f'{{"{doctor_page.SHOWN}"}}') == 1
+    monkeypatch.setattr(doctor_page.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["doctor_page"])
+    assert doctor_page.main() == 2
+    assert "no browser on PATH: chromium" in capsys.readouterr().err

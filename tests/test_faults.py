@@ -56,6 +56,13 @@ def test_clean_lines_stay_clean(steps):
     assert set(confusion.clean(source, range(20))) == {confusion.NOTHING}
 
 
+@pytest.mark.relaxed
+def test_a_shuffle_of_short_transcripts():
+    """Two digits a line suffice where all of them have moved; one says too little."""
+    assert confusion.shuffles_found(2, confusion.BATCH, [0]) == 1
+    assert confusion.shuffles_found(1, confusion.BATCH, [0]) == 0
+
+
 @pytest.mark.parametrize("kind", emissions.TRAINED)
 def test_other_models_have_the_same_faults(kind):
     """Peaky, blurry and overconfident models of 32 classes and long transcripts."""
@@ -71,7 +78,7 @@ def test_other_models_stay_clean(kind, wrong):
     assert set(confusion.clean(source, range(4))) == {confusion.NOTHING}
 
 
-@pytest.mark.parametrize("count", [2, 16, 64])
+@pytest.mark.parametrize("count", [2, 8, 16, 64])
 @pytest.mark.parametrize("kind", emissions.CONFUSED)
 def test_errors_are_no_shuffle(kind, count):
     """A model that mistakes transcripts for each other has them in their places."""

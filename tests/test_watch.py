@@ -139,7 +139,7 @@ def test_calls_read_only_what_has_arrived(device):
 def test_clean_batches_are_let_go(device):
     """As soon as a step's own status is here, not when the window's is."""
     look = jax_ctc.watch(every=50, keep=8)
-    held = [jnp.ones(2) * n for n in range(3)]
+    held = [jnp.ones((2, 6, 4)) * n for n in range(3)]
     gone = [weakref.ref(array) for array in held]
     for _ in range(len(held)):
         look(np.zeros(2, np.int32), held.pop(0), GOOD)
@@ -186,21 +186,30 @@ def test_a_batch_that_is_gone_is_said(device):
     assert look.close() == []
 
 
-def test_arrays_that_were_deleted_are_said_at_once(capfd):
-    """A donated argument is gone by the time it would be diagnosed."""
+def test_a_donated_batch_is_said_at_once():
+    """The step took the batch over, so there is nothing left to look at."""
+    take = jax.jit(lambda x: x + 1, donate_argnums=0)
+    labels = jnp.asarray(GOOD)
+    take(labels)
+    assert labels.is_deleted()
+    look = jax_ctc.watch()
+    with pytest.raises(RuntimeError, match=r"`watch`.*step 0.*donated.*jnp.copy"):
+        look(np.zeros(2, np.int32), LOGITS, labels)
+    look.close()
+
+
+def test_a_batch_that_a_later_step_takes_over_is_said(device, capfd):
+    """It is gone by the time it would be diagnosed; what JAX says is the cause."""
     look = jax_ctc.watch(every=1)
-    status, logits = step(LOGITS, BAD)
+    logits = jnp.asarray(LOGITS)
+    look(np.full(2, 2, np.int32), logits, BAD)
     logits.delete()
-    look(status, logits, BAD)
-    deadline = time.monotonic() + 60
-    printed = ""
-    while not printed and time.monotonic() < deadline:
-        time.sleep(0.02)
-        look(step(LOGITS, GOOD)[0], LOGITS, GOOD)
-        printed = capfd.readouterr().err
-    assert "step 0 was flagged, but its arrays were deleted" in printed
-    with pytest.raises(RuntimeError, match="deleted"):
+    for array in device:
+        array.is_here = True
+    with pytest.raises(RuntimeError, match=r"`watch`.*step 0.*donated") as error:
         look.close()
+    assert "deleted" in str(error.value.__cause__)
+    assert "`watch` cannot look at step 0" in capfd.readouterr().err
 
 
 def test_a_loader_may_fill_its_buffer_anew():
@@ -261,12 +270,30 @@ def test_bad_options(name):
         ({"every": 2.5}, TypeError, "`every` must be an int; got 2.5"),
         ({"inputs": "nope"}, ValueError, "`inputs` must be one of"),
         ({"blank_id": "a"}, TypeError, "`blank_id` must be an int"),
-        ({"blank_id": -1}, ValueError, "`blank_id`"),
+        ({"blank_id": -1}, ValueError, "a class, 0 or more; got -1.*blank_id=V - 1"),
+        ({"vocabulary": 4}, TypeError, "as a list or a string of letters.*got int"),
+        ({"vocabulary": set("_abc")}, TypeError, "set has no order"),
     ],
 )
 def test_options_are_checked_before_the_training(options, error, message):
     with pytest.raises(error, match=message):
         jax_ctc.watch(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "logits", "error", "message"),
+    [
+        ({"blank_id": 4}, LOGITS, ValueError, "one of the V=4 classes, 0..3; got 4"),
+        ({"vocabulary": "_ab"}, LOGITS, ValueError, "all V=4 classes.*got 3 names"),
+        ({}, GOOD, TypeError, "`logits` must be floating point"),
+    ],
+)
+def test_what_the_first_step_shows_is_checked_there(options, logits, error, message):
+    """Not when the first batch is flagged, days later."""
+    look = jax_ctc.watch(**options)
+    with pytest.raises(error, match=message):
+        look(np.zeros(2, np.int32), logits, GOOD)
+    look.close()
 
 
 @pytest.mark.parametrize("status", [None, [0, 0], np.zeros(2, np.float32)])

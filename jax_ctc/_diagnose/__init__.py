@@ -47,7 +47,8 @@ def diagnose(
         `codes()`, the set of codes above note.
 
     Raises:
-        TypeError: an argument is traced, or a dtype is wrong.
+        TypeError: an argument is traced, a dtype is wrong, or `vocabulary` is neither a
+            sequence nor a mapping of strings.
         ValueError: shapes disagree, a sequence as `vocabulary` has not V names, or an
             option has an unknown value.
 
@@ -79,7 +80,7 @@ def diagnose(
     return Report(
         findings=examine(given, numbers.status),
         utterances=utterances(given, numbers),
-        shape={
+        passed={
             **{"B": count, "T": frames, "V": classes, "U": given.labels.shape[1]},
             **{"blank_id": given.blank_id, "inputs": given.inputs},
         },

@@ -16,13 +16,16 @@ from jax_ctc._diagnose.structure import (
     log_choose,
     normalise,
     padding_finding,
+    tempered,
     trailing,
 )
 
 # Vocabularies put up to a handful of special classes in front of the first label.
 SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5)
 
-# Of a large vocabulary: first and last, the classic pair, and those that win most.
+# Of a large vocabulary: first and last, the classic pair, and those that win most. Each
+# costs a loss of the batch, and a model that has learned to say nothing between labels
+# has its blank among its first few winners.
 BLANKS = 6
 
 
@@ -44,13 +47,13 @@ def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
     yield from _other_end(given, base)
     yield from _shifted(base)
     yield from _reversed(base)
-    yield from _other_axes(base)
+    yield from _other_axes(given, base)
     yield from _padding(given, base)
 
 
 def _other_blanks(given: Given, base: Reading) -> Iterator[Alternative]:
-    live = np.arange(base.log_probs.shape[1])[None, :] < base.logit_lengths[:, None]
-    wins = np.bincount(base.log_probs.argmax(2)[live], minlength=base.num_classes)
+    winners = base.log_probs.argmax(2)[base.live]
+    wins = np.bincount(winners, minlength=base.num_classes)
     classic = [base.num_classes - 1, 0]
     ranked = classic + np.argsort(-wins, kind="stable").tolist()
     possible = [
@@ -131,24 +134,30 @@ def _reversed(base: Reading) -> Iterator[Alternative]:
     )
 
 
-def _other_axes(base: Reading) -> Iterator[Alternative]:
+def _other_axes(given: Given, base: Reading) -> Iterator[Alternative]:
     utterances, frames, classes = base.log_probs.shape
-    for first, second, names in ((0, 1, "[T, B, V]"), (1, 2, "[B, V, T]")):
-        if (utterances, frames, classes)[first] != (utterances, frames, classes)[
-            second
-        ]:
-            continue
-        swapped = np.swapaxes(base.log_probs, first, second)
-        if second == 2:  # the softmax went over time: undo it as far as can be
-            swapped = normalise(swapped)
-        yield Alternative(
-            "TIME_MAJOR",
-            dataclasses.replace(base, log_probs=np.ascontiguousarray(swapped)),
-            {"axes": names},
-            f"the scores fit when read as {names}, which has the same shape here: pass"
-            f" jnp.swapaxes(logits, {first}, {second})",
-            2,
-        )
+    if utterances == frames:
+        swapped = np.swapaxes(base.log_probs, 0, 1)
+        reading = dataclasses.replace(base, log_probs=swapped)
+        yield _of_axes(0, 1, "[T, B, V]", reading)
+    if frames == classes:
+        # A softmax over the last axis went over time. Logits have not seen one yet, so
+        # it is the scores that are transposed; the probabilities of a model have.
+        for scores in (given.scores, base.log_probs):
+            swapped = normalise(np.swapaxes(scores, 1, 2))
+            reading = tempered(dataclasses.replace(base, log_probs=swapped))
+            yield _of_axes(1, 2, "[B, V, T]", reading)
+
+
+def _of_axes(first: int, second: int, names: str, reading: Reading) -> Alternative:
+    return Alternative(
+        "TIME_MAJOR",
+        reading,
+        {"axes": names},
+        f"the scores fit when read as {names}, which has the same shape here: pass"
+        f" jnp.swapaxes(logits, {first}, {second})",
+        3,
+    )
 
 
 def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
@@ -159,6 +168,8 @@ def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
         return
     for pad in np.unique(base.labels[:, full - 1]):
         run = trailing(base.labels, lengths, int(pad))
+        # Few rows of a batch are as long as its longest: padding ends most of them. And
+        # one id at the end may be a full stop: only a second one is no spelling.
         if (run > 0).sum() * 2 < len(run) or run.max() < 2:
             continue
         # Sentences end in full stops, so the last id counts for nothing; that m more of

@@ -1,7 +1,7 @@
 """The batch as it was passed: on the host, flat, checked, nothing repaired."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -56,7 +56,8 @@ def read_batch(
     """Raise on what no loss could take; bring the rest to the host.
 
     Raises:
-        TypeError: an argument is traced, or a dtype is wrong.
+        TypeError: an argument is traced, a dtype is wrong, or `vocabulary` is neither a
+            sequence nor a mapping of strings.
         ValueError: shapes disagree, or an option has an unknown value.
     """
     for name, value in zip(_NAMES, arrays, strict=True):
@@ -95,8 +96,15 @@ def read_batch(
         inputs=kind,
         is_half=batch.scores.dtype.itemsize == 2 or _was_half(wide),
         fractions=tuple(fractions),
-        names=_names(vocabulary, num_classes),
+        names=check_vocabulary(vocabulary, num_classes),
     )
+
+
+def live_frames(logit_lengths: np.ndarray, num_frames: int) -> np.ndarray:
+    """Return [B, T] bool: frames inside the length; all of them if it is no length."""
+    good = (logit_lengths >= 0) & (logit_lengths <= num_frames)
+    lengths = np.where(good, logit_lengths, num_frames)
+    return np.arange(num_frames)[None, :] < lengths[:, None]
 
 
 def _was_half(scores: np.ndarray) -> bool:
@@ -135,16 +143,48 @@ def _are_fractions(lengths: Any) -> bool:
     return bool(((values >= 0) & (values <= 1)).all() and (values > 0).any())
 
 
-def _names(vocabulary: Any, num_classes: int) -> tuple[str, ...] | None:
-    """Return one name per class, or raise."""
+def check_vocabulary(
+    vocabulary: Any, num_classes: int | None
+) -> tuple[str, ...] | None:
+    """Return one name per class, or raise.
+
+    num_classes: None while it is not known how many there will be.
+
+    Raises:
+        TypeError: it is neither a sequence nor a mapping, or its names are no strings.
+        ValueError: it is a sequence of another length.
+    """
     if vocabulary is None:
+        return None
+    is_sequence = isinstance(vocabulary, Sequence | np.ndarray)
+    is_sequence = is_sequence and not isinstance(vocabulary, bytes | bytearray)
+    if not is_sequence and not isinstance(vocabulary, Mapping):
+        hint = ""
+        if isinstance(vocabulary, Set):
+            hint = ". A set has no order: which class is called what?"
+        raise TypeError(
+            "`vocabulary` must be the names of the classes in the order of their ids,"
+            " as a list or a string of letters, or a mapping from ids to names; got"
+            f" {type(vocabulary).__name__}{hint}"
+        )
+    is_mapping = isinstance(vocabulary, Mapping)
+    names: list[Any] = list(vocabulary.values() if is_mapping else vocabulary)
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        hint = ""
+        if is_mapping and all(isinstance(key, str) for key in vocabulary):
+            hint = ". Turn a mapping from names to ids round: {v: k for k, v in ...}"
+        raise TypeError(
+            f"`vocabulary` must name classes by strings; got {odd[0]!r}"
+            f" ({type(odd[0]).__name__}) among the names{hint}"
+        )
+    if num_classes is None:
         return None
     if isinstance(vocabulary, Mapping):  # ids that it lacks are written as they are
         return tuple(str(vocabulary.get(c, c)) for c in range(num_classes))
-    names = tuple(str(name) for name in vocabulary)
     if len(names) != num_classes:
         raise ValueError(
             f"`vocabulary` must name all V={num_classes} classes, blank included; got"
             f" {len(names)} names"
         )
-    return names
+    return tuple(names)

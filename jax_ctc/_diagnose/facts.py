@@ -1,11 +1,13 @@
 """Findings that need no hypothesis: status bits, tight batches, the plateau."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.odds import CHANCE_FAULT, LOG_ODDS, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, NOTE, WARNING, Finding
 from jax_ctc._status import Status, explain
@@ -102,37 +104,49 @@ def _scores(given: Given, flag: Status, who: np.ndarray) -> dict:
 
 
 def tight(reading: Reading) -> Iterator[Finding]:
-    """Warn where at least half of the batch has next to no frame to spare."""
+    """Warn where more of the batch has next to no frame to spare than chance explains.
+
+    A corpus has its hasty speakers, CHANCE_FAULT of all utterances. A network that
+    subsamples too much makes them one in two, say: enough to lose a good part of what
+    could be learned. Of N utterances, k are tight with the odds
+
+        (1/2 / CHANCE_FAULT)^k  (1/2 / (1 - CHANCE_FAULT))^(N - k)
+    """
     ok = (reading.log_p > -np.inf) & (reading.label_lengths > 0)
-    if ok.sum() < 2:
-        return
-    count = np.where(ok, reading.label_lengths, 0)
-    spare = reading.logit_lengths - needed_frames(reading.labels, count)
+    lengths = np.where(ok, reading.label_lengths, 0)
+    spare = reading.logit_lengths - needed_frames(reading.labels, lengths)
     who = ok & (spare <= FEW)
-    if who.sum() * 2 < ok.sum() or who.sum() < 2:
+    count, others = int(who.sum()), int((ok & ~who).sum())
+    nats = -count * math.log(2 * CHANCE_FAULT)
+    nats -= others * math.log(2 * (1 - CHANCE_FAULT))
+    if nats <= LOG_ODDS:
         return
     yield Finding(
         "TIGHT",
         WARNING,
         tuple(np.flatnonzero(who).tolist()),
         {
-            "tight": int(who.sum()),
-            "of": int(ok.sum()),
+            "nats": round(nats, 1),
+            "tight": count,
+            "of": count + others,
             "median_spare_frames": float(np.median(spare[ok])),
         },
-        f"{int(who.sum())} of {int(ok.sum())} utterances have at most {FEW} frames more"
+        f"{count} of {count + others} utterances have at most {FEW} frames more"
         " than their labels need, so hardly any alignment is possible: subsample less",
     )
 
 
 def all_blank(reading: Reading) -> Iterator[Finding]:
-    """Note the plateau on which a model says nothing yet."""
+    """Note the plateau on which a model says nothing yet.
+
+    A note is no alarm, so no odds are held against it. All utterances are silent there
+    but those that are something else, as some transcripts are: WRONG_TRANSCRIPTS.
+    """
     ok = (reading.log_p > -np.inf) & (reading.label_lengths > 0)
-    live = np.arange(reading.log_probs.shape[1])[None, :]
-    live = live < reading.logit_lengths[:, None]
+    live = reading.live
     blank = (reading.log_probs.argmax(2) == reading.blank_id) | ~live
     silent = ok & blank.all(1)
-    if not ok.any() or silent.sum() < 0.9 * ok.sum():
+    if not ok.any() or silent.sum() < (1 - WRONG_TRANSCRIPTS) * ok.sum():
         return
     share = np.exp(reading.log_probs[:, :, reading.blank_id])[live & ok[:, None]]
     yield Finding(

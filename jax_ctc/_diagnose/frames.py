@@ -16,10 +16,13 @@ import math
 import numpy as np
 
 from jax_ctc._diagnose.judge import mixed
-from jax_ctc._diagnose.odds import LOG_ODDS, STRUCK, WRONG_TRANSCRIPTS
+from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS, STRUCK, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
 
+# Every place tried is a pass of the guess, and costs log PLACES of the evidence. With a
+# sixth of the room between them, one lies near enough to any end to hear most of what
+# was cut, and the end need not be right for that.
 PLACES = 6
 
 
@@ -34,6 +37,7 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
     nats -= math.log(2)
     if nats <= LOG_ODDS or not who.any():
         return None
+    count = int(who.sum())
     missing = ends[who] - base.logit_lengths[who]
     finding = Finding(
         "FRAMES_CUT",
@@ -45,9 +49,9 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
             "longest": int(base.logit_lengths.max()),
             "frames": base.log_probs.shape[1],
         },
-        f"{int(who.sum())} transcripts go on in the frames after logit_lengths: the"
-        " lengths are too short; compute them after the network's own padding and"
-        " subsampling, in whole frames, rounding up",
+        f"{count} transcript{'s go' if count > 1 else ' goes'} on in the frames after"
+        " logit_lengths: the lengths are too short; compute them after the network's"
+        " own padding and subsampling, in whole frames, rounding up",
     )
     return finding, dataclasses.replace(
         base, logit_lengths=np.where(who, ends, base.logit_lengths)
@@ -56,10 +60,8 @@ def cut(base: Reading, is_usable: np.ndarray) -> tuple[Finding, Reading] | None:
 
 def _speaks_on(base: Reading) -> np.ndarray:
     """Return [B] bool: some frame after the stated length is not blank."""
-    full = base.log_probs.shape[1]
-    after = np.arange(full)[None, :] >= base.logit_lengths[:, None]
-    spoken = (base.log_probs.argmax(2) != base.blank_id) & after
-    return (base.logit_lengths >= 0) & spoken.any(1)
+    spoken = (base.log_probs.argmax(2) != base.blank_id) & ~base.live
+    return spoken.any(1)
 
 
 def _by_factor(
@@ -95,8 +97,8 @@ def _one_by_one(
     # Where it really ends is not known: each place is as likely as another.
     mean = np.logaddexp.reduce(gain, axis=0) - math.log(PLACES)
     evidence = mixed(mean, 1 - STRUCK)
-    # The first place that knows nearly as much as any: later ones only add padding.
-    first = (gain >= gain.max(0, keepdims=True) - 1).argmax(0)
+    # The first place that no other beats by twenty to one: later ones add padding.
+    first = (gain >= gain.max(0, keepdims=True) - LOG_EVEN).argmax(0)
     return (
         float(evidence[short].sum()),
         short & (evidence > 0),

@@ -7,7 +7,13 @@ import numpy as np
 
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.judge import mixed
-from jax_ctc._diagnose.odds import CHANCE_FAULT, LOG_EVEN, STRAY, WRONG_TRANSCRIPTS
+from jax_ctc._diagnose.odds import (
+    CHANCE_FAULT,
+    LOG_EVEN,
+    STRAY,
+    STRUCK,
+    WRONG_TRANSCRIPTS,
+)
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
 from jax_ctc._diagnose.structure import Mended
@@ -15,35 +21,67 @@ from jax_ctc._validate import needed_frames
 
 _SUBSAMPLED = (2, 3, 4, 8)  # strides of the usual front ends
 
+# Halfway, by ratio, to the least of them, rounded up: a smaller factor would be a
+# guess, and lengths that are a frame too long are cut at T instead.
+_LEAST_FACTOR = 1.5
+
+# Frames that a convolution without padding loses at its edges, after the stride: by
+# that much may T times the factor miss the longest length.
+_EDGES = 2
+
 
 def swapped_lengths(base: Reading) -> Mended | None:
-    """Find frames in label_lengths and labels in logit_lengths."""
-    mended = dataclasses.replace(
+    """Find frames in label_lengths and labels in logit_lengths.
+
+    A label length beyond U is a stray number, of which a batch has STRAY per utterance,
+    beside a frame count of at most U, which has a probability of (U + 1) / (T + 1) if
+    frames lie anywhere in 0..T; or the two are exchanged. An utterance that only lacks
+    frames has CHANCE_FAULT to do so. Either all are exchanged, or some are: STRUCK.
+    """
+    exchanged = dataclasses.replace(
         base, logit_lengths=base.label_lengths, label_lengths=base.logit_lengths
     )
-    before, after = _countable(base), _countable(mended)
-    if before.any() or not after.all():
-        return None
+    frames, width = base.log_probs.shape[1], base.labels.shape[1]
+    who = ~_countable(base) & _countable(exchanged)
+    beyond = who & (base.label_lengths > width)
+    is_all = bool(who.all())
+    if not is_all:
+        who = beyond | (who & _end_alike(exchanged, beyond))
     # A short utterance is infeasible either way, so one reading must be impossible for
     # more than that: label lengths beyond U, or labels that end in padding alone.
-    beyond = base.label_lengths > base.labels.shape[1]
-    if not beyond.any() and not (len(beyond) > 1 and _ends_are_constant(mended)):
+    elif not beyond.any() and not (len(who) > 1 and _ends_are_constant(exchanged)):
         return None
-    nats = len(beyond) * -math.log(CHANCE_FAULT)
+    stray = -math.log(STRAY) + math.log((frames + 1) / (width + 1))
+    gain = np.where(beyond, stray, -math.log(CHANCE_FAULT))
+    gain = np.where(who, gain, -np.inf)
+    some = float(mixed(gain, 1 - STRUCK).sum())
+    nats = max(some, float(gain.sum()) if is_all else -np.inf) - math.log(2)
+    if nats <= LOG_EVEN:
+        return None
+    count = int(who.sum())
     finding = Finding(
         "LENGTHS_SWAPPED",
         ERROR,
-        tuple(range(len(beyond))),
+        tuple(np.flatnonzero(who).tolist()),
         {
             "nats": round(nats, 1),
-            "unscorable_as_passed": len(beyond),
+            "unscorable_as_passed": count,
             "unscorable_swapped": 0,
         },
-        "logit_lengths and label_lengths are exchanged: no utterance can be scored as"
-        " passed and all can the other way round; pass logit_lengths (frames) third"
-        " and label_lengths (labels) fourth, or by keyword",
+        f"logit_lengths and label_lengths are exchanged: {_all_or(count, len(who))}"
+        " cannot be scored as passed and can the other way round; pass logit_lengths"
+        " (frames) third and label_lengths (labels) fourth, or by keyword",
+    )
+    mended = dataclasses.replace(
+        base,
+        logit_lengths=np.where(who, base.label_lengths, base.logit_lengths),
+        label_lengths=np.where(who, base.logit_lengths, base.label_lengths),
     )
     return Mended(finding, mended)
+
+
+def _all_or(count: int, total: int) -> str:
+    return "all utterances" if count == total else f"{count} of {total} utterances"
 
 
 def length_units(given: Given, base: Reading) -> Mended | None:
@@ -63,17 +101,18 @@ def length_units(given: Given, base: Reading) -> Mended | None:
         return Mended(finding, base)
     lengths, count = base.logit_lengths, len(base.logit_lengths)
     longest = int(lengths.max())
-    if (lengths >= 0).all() and longest == 1 and full > 1:
-        # Real lengths anywhere in 0..T would all be 0 or 1 with this probability.
-        nats = count * math.log((full + 1) / 2)
+    if (lengths >= 0).all() and longest <= 1 and full > 1:
+        # Real lengths anywhere in 0..T would all be 0, or 0 and 1, as rarely as this.
+        nats = count * math.log((full + 1) / (longest + 1))
         if nats > LOG_EVEN and not _countable(base).all():
             finding = Finding(
                 "LENGTH_UNITS",
                 ERROR,
                 everyone,
-                {"nats": round(nats, 1), "longest": 1, "frames": full},
-                f"no logit length exceeds 1 beside T = {full} frames: fractions were"
-                " cast to integers before they were multiplied by T; multiply first",
+                {"nats": round(nats, 1), "longest": longest, "frames": full},
+                f"no logit length exceeds {longest} beside T = {full} frames: fractions"
+                " were cast to integers before they were multiplied by T; multiply"
+                " first",
             )
             whole = np.full_like(lengths, full)
             return Mended(finding, dataclasses.replace(base, logit_lengths=whole))
@@ -81,7 +120,7 @@ def length_units(given: Given, base: Reading) -> Mended | None:
     if not beyond.any() or (lengths < 0).any():
         return None
     factor = _likelier(base, _factor(longest, full), longest / full)
-    if factor < 1.5:
+    if factor < _LEAST_FACTOR:
         return None
     # In other units all lengths spread over 0..factor * T. In frames, those beyond T
     # are strays, of which a batch has STRAY per utterance, and the others fit 0..T.
@@ -111,10 +150,9 @@ def _likelier(base: Reading, factor: float, ratio: float) -> float:
     """Return a factor by which models subsample, if the scores know more by it.
 
     Where batches are padded to a few sizes, T is more than the longest utterance, and
-    longest / T less than the factor. Below 1.5 a factor would be a guess, and lengths
-    that are a frame too long are cut at T instead.
+    longest / T less than the factor.
     """
-    plain = _divided(base, factor if factor >= 1.5 else 1.0)
+    plain = _divided(base, factor if factor >= _LEAST_FACTOR else 1.0)
     others = [float(n) for n in _SUBSAMPLED if n > ratio and n != factor]
     others = [n for n in others if _countable(_divided(base, n)).all()]
     if not others:
@@ -151,13 +189,24 @@ def _ends_are_constant(reading: Reading) -> bool:
     return past.size > 0 and bool((past == past[0]).all())
 
 
+def _end_alike(reading: Reading, rows: np.ndarray) -> np.ndarray:
+    """Return [B] bool: which rows hold past their labels what `rows` [B] all do."""
+    pads = np.unique(reading.labels[~reading.inside & rows[:, None]])
+    if len(pads) != 1:
+        return np.zeros_like(rows)
+    return (reading.inside | (reading.labels == pads[0])).all(1)
+
+
 def _factor(longest: int, full: int) -> float:
     """Return longest / full, made whole where it is near a whole number or small.
 
     Networks subsample by small whole numbers, and padding beyond the longest utterance
-    makes the ratio too small, so it is rounded up.
+    makes the ratio too small, so it is rounded up. Ratios beyond those count samples
+    per frame, which need not be whole.
     """
     ratio = longest / full
-    if round(ratio) >= 1 and abs(ratio / round(ratio) - 1) < 0.05:
-        return float(round(ratio))
-    return float(math.ceil(ratio)) if 1.5 <= ratio < 8 else ratio
+    whole = round(ratio)
+    if whole >= 1 and abs(longest - whole * full) <= whole * _EDGES:
+        return float(whole)
+    is_small = _LEAST_FACTOR <= ratio < max(_SUBSAMPLED)
+    return float(math.ceil(ratio)) if is_small else ratio

@@ -1,14 +1,12 @@
 """The report as one HTML page that needs no file, font or script from elsewhere."""
 
 import html
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.picture import draw
 from jax_ctc._diagnose.text import COLUMNS, cells, evidence, headline, who
-
-# Pictures weigh; the table beside them names every utterance anyway.
-MOST_PICTURES = 12
 
 _STYLE = """
 :root { color-scheme: light }
@@ -30,17 +28,27 @@ figcaption { font-size: 14px; margin-bottom: .3rem }
 """
 
 
-def build(report: Any, given: Given | None) -> str:
-    """Return the page, with pictures of the first utterances that a finding names.
+def build(
+    report: Any,
+    given: Given | None,
+    track: Callable[[Sequence[int]], Iterable[int]] | None = None,
+) -> str:
+    """Return the page, with a picture of each utterance that a finding names.
 
-    A report that was made by hand has no batch to draw.
+    A report that was made by hand has no batch to draw. `track` is told of the pictures
+    to draw, and yields their indices as they are wanted: a progress bar.
     """
     codes: dict[int, list[str]] = {}
     for finding in report.findings:
         if finding.severity != "note":
             for index in finding.utterances:
                 codes.setdefault(index, []).append(finding.code)
-    pictured = sorted(codes)[:MOST_PICTURES] if given else []
+    pictured = sorted(codes) if given else []
+    figures = [
+        _figure(report, given, index, codes[index])
+        for index in (track(pictured) if track and pictured else pictured)
+        if given
+    ]
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -51,11 +59,8 @@ def build(report: Any, given: Given | None) -> str:
         "<h2>Utterances</h2>",
         _table(report, codes, set(pictured)),
         "<h2>Flagged utterances</h2>" if pictured else "",
-        *(_figure(report, given, i, codes[i]) for i in pictured if given),
+        *figures,
     ]
-    rest = len(codes) - len(pictured)
-    if pictured and rest > 0:
-        parts.append(f"<p>and {rest} more flagged utterances, in the table above.</p>")
     return "\n".join(parts) + "\n</body></html>\n"
 
 

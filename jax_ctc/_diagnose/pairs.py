@@ -22,6 +22,15 @@ observation, however many utterances show it. A batch of N utterances with K dis
 transcripts holds K draws, as in `judge.py`, and
 
     evidence = K / N * sum over distinct (own text, other text) of mean_b evidence_b
+
+Which transcripts are whose is not known beforehand. A few utterances that changed
+places are STRUCK one by one, and each could have got any of N transcripts: log N nats
+to pay for each. If all of the batch was shuffled, the transcripts lie in one of
+
+    N! / prod_k (number of utterances with text k)!
+
+orders, and those who moved share its logarithm: a nat or more less for each, which is
+what decides where transcripts are short.
 """
 
 import dataclasses
@@ -29,9 +38,16 @@ import math
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import gammaln
 
 from jax_ctc._diagnose.judge import gain_of, mixed
-from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, STRUCK, WORD
+from jax_ctc._diagnose.odds import (
+    LABEL_ERRORS,
+    LOG_ODDS,
+    STRUCK,
+    WORD,
+    WRONG_TRANSCRIPTS,
+)
 from jax_ctc._diagnose.reading import Reading, known
 from jax_ctc._diagnose.report import ERROR, Finding
 
@@ -83,17 +99,21 @@ def _evidence(
 ) -> float:
     """Return the nats that the moved rows say together, see above."""
     text = np.where(base.inside, base.labels, -1)[rows]
-    errors = edit_distance(text, text[match])
-    is_exchange = match[match] == np.arange(len(match))
-    errors = np.where(is_exchange, -(-errors // WORD), errors)
-    most = -math.log(LABEL_ERRORS) * errors
-    each = mixed(np.minimum(gain, most) - math.log(len(rows)), 1 - STRUCK)
-    _, names = np.unique(text, axis=0, return_inverse=True)
+    count = len(rows)
+    _, names, of_name = np.unique(text, axis=0, return_inverse=True, return_counts=True)
     names = names.reshape(-1)
-    swaps = np.stack([names, names[match]], axis=1)[moved]
-    _, swap, times = np.unique(swaps, axis=0, return_inverse=True, return_counts=True)
-    total = float((each[moved] / times[swap.reshape(-1)]).sum())
-    return total * (names.max() + 1) / len(rows)
+    swap, back = names * count + names[match], names[match] * count + names
+    is_exchange = np.isin(back, swap[moved])  # of texts, whoever has them
+    errors = edit_distance(text, text[match])
+    errors = np.where(is_exchange, -(-errors // WORD), errors)
+    gain = np.minimum(gain, -math.log(LABEL_ERRORS) * errors)
+
+    _, which, times = np.unique(swap[moved], return_inverse=True, return_counts=True)
+    weight = len(of_name) / count / times[which.reshape(-1)]
+    some = mixed(gain[moved] - math.log(count), 1 - STRUCK)
+    orders = gammaln(count + 1.0) - gammaln(of_name + 1.0).sum()
+    whole = mixed(gain[moved], WRONG_TRANSCRIPTS) - orders / max(1, moved.sum())
+    return max(float((each * weight).sum()) for each in (some, whole)) - math.log(2)
 
 
 def edit_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The picture of one utterance: what the model says, and where its labels would sit."""
 
 import base64
+import functools
 import io
 from typing import Any
 
@@ -9,13 +10,17 @@ from jax import nn
 
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.text import need
+from jax_ctc._plot import draw_posteriors
 from jax_ctc._posteriors import ctc_posteriors
 
-_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2")
-_PALE, _DARK = "#e6e6e6", "#555555"
+# A page may hold hundreds of these: small, and laid out by hand, not by a solver.
+_DPI = 100
+_WIDTH, _MARGIN, _RIGHT = 9.0, 0.95, 0.1  # inches; the margin holds names of classes
+_ABOVE, _BETWEEN, _BELOW, _CURVES = 0.25, 0.32, 0.42, 1.25
 _INCHES_PER_CLASS = 0.14  # room for one name
-_VISIBLE = 0.02  # lower curves would only smear the axis
 _MOST_CLASSES = 24
+_MOST_LETTERS = 12  # of one name, as many as the margin holds
+_DARK = "#555555"
 
 
 def draw(given: Given, index: int) -> str:
@@ -34,24 +39,33 @@ def draw(given: Given, index: int) -> str:
     labels = given.labels[index, : np.clip(given.label_lengths[index], 0, None)]
     probability = _probabilities(given.scores[index])
     shown = _shown(given, labels, probability)
-    height = 0.6 + _INCHES_PER_CLASS * len(shown)
-    figure = Figure(figsize=(9, height + 2.2), layout="constrained")
-    top, bottom = figure.subplots(2, sharex=True, height_ratios=(height, 2))
+    map_height = max(0.5, _INCHES_PER_CLASS * len(shown))
+    height = _ABOVE + map_height + _BETWEEN + _CURVES + _BELOW
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI)
+
+    def place(bottom: float, inches: float) -> Any:
+        width = _WIDTH - _MARGIN - _RIGHT
+        box = (_MARGIN / _WIDTH, bottom / height, width / _WIDTH, inches / height)
+        return figure.add_axes(box)
+
+    bottom = place(_BELOW, _CURVES)
+    top = place(_BELOW + _CURVES + _BETWEEN, map_height)
     _classes(top, probability[:, shown], [_name(given, c) for c in shown])
     _posterior(bottom, given, index, labels)
     for axes in (top, bottom):
-        axes.set_xlim(-0.5, full - 0.5)
+        axes.set_xlim(0, max(1, full))
         axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
         if 0 <= stated < full:
-            edge = stated - 0.5
             style = {"facecolor": "none", "edgecolor": "#bbbbbb", "lw": 0}
-            axes.axvspan(edge, full - 0.5, hatch="///", **style)
-            axes.axvline(edge, color=_DARK, lw=0.8)
+            axes.axvspan(stated, full, hatch="///", **style)
+            axes.axvline(stated, color=_DARK, lw=0.8)
+    top.tick_params(labelbottom=False)
     bottom.set_xlabel(
-        "frame" + (" (hatched: after the length)" if stated < full else "")
+        "frame" + (" (hatched: after the length)" if stated < full else ""), fontsize=8
     )
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    figure.savefig(file, format="png")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -67,17 +81,25 @@ def _shown(given: Given, labels: np.ndarray, probability: np.ndarray) -> list[in
     So a model that reads what it should draws a staircase.
     """
     used = [c for c in labels.tolist() if 0 <= c < probability.shape[1]]
-    peaks = probability.max(0)
+    peaks = probability.max(0, initial=0)
     winners = [c for c in np.argsort(-peaks, kind="stable").tolist() if peaks[c] > 0.5]
     return list(dict.fromkeys([given.blank_id, *used, *winners]))[:_MOST_CLASSES]
 
 
 def _classes(axes: Any, probability: np.ndarray, names: list[str]) -> None:
     """Draw p(class) per frame as a heat map."""
-    style = {"aspect": "auto", "interpolation": "nearest", "cmap": "Greys"}
-    axes.imshow(probability.T, vmin=0, vmax=1, **style)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_title("probability of each class", loc="left", fontsize=10)
+    if len(probability):
+        axes.imshow(
+            probability.T,
+            vmin=0,
+            vmax=1,
+            aspect="auto",
+            interpolation="nearest",
+            cmap="Greys",
+            extent=(0, len(probability), len(names), 0),
+        )
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False)
+    axes.set_title("probability of each class", loc="left", fontsize=8, pad=3)
 
 
 def _posterior(axes: Any, given: Given, index: int, labels: np.ndarray) -> None:
@@ -90,12 +112,14 @@ def _posterior(axes: Any, given: Given, index: int, labels: np.ndarray) -> None:
         given.label_lengths[row],
         blank_id=given.blank_id,
     )
-    axes.set_ylim(0, 1.15)
-    axes.set_yticks([0, 0.5, 1])
     axes.set_title(
-        "posterior of each label, and of blank (grey)", loc="left", fontsize=10
+        "posterior of each label, and of blank (grey)", loc="left", fontsize=8, pad=3
     )
-    if not np.isfinite(np.asarray(posteriors.log_likelihood)).all():
+    frames = int(given.logit_lengths[index])
+    has_path = np.isfinite(np.asarray(posteriors.log_likelihood)).all()
+    if frames == 0 or not has_path:
+        axes.set_ylim(0, 1.2)
+        axes.set_yticks([0, 0.5, 1])
         axes.text(
             *(0.5, 0.5),
             "no path says these labels, so there is no posterior",
@@ -104,28 +128,44 @@ def _posterior(axes: Any, given: Given, index: int, labels: np.ndarray) -> None:
             color=_DARK,
         )
         return
-    label = np.asarray(posteriors.label[0])  # [T, U]
-    blank = np.asarray(posteriors.blank[0]).sum(1)
-    edges = np.arange(len(blank) + 1) - 0.5
-    live = np.where(np.arange(len(blank)) < given.logit_lengths[index], 1.0, 0.0)
-    axes.stairs(live, edges, baseline=live - blank, fill=True, color=_PALE)
-    for n, curve in enumerate(label[:, : len(labels)].T):
-        colour = _COLOURS[n % len(_COLOURS)]
-        axes.stairs(curve, edges, fill=True, color=colour, alpha=0.35)
-        seen = np.flatnonzero(curve > _VISIBLE)
-        if seen.size:
-            first, last = seen[0], seen[-1] + 1
-            axes.stairs(
-                curve[first:last], edges[first : last + 1], color=colour, lw=1.2
-            )
-            name = _name(given, int(labels[n]))
-            peak = int(curve.argmax())
-            axes.text(
-                peak, curve[peak] + 0.02, name, ha="center", color=colour, fontsize=8
-            )
+    label = np.asarray(posteriors.label[0])[:frames, : len(labels)]
+    blank = np.asarray(posteriors.blank[0])[:frames].sum(1)
+    texts = [_name(given, c) for c in labels.tolist()]
+    draw_posteriors(axes, label, blank, float(frames), texts, size=8.0)
 
 
 def _name(given: Given, label: int) -> str:
-    """Write a class, so that no character of it means anything to matplotlib."""
-    name = "blank" if label == given.blank_id else given.spell([label])
-    return name.replace("$", r"\$").strip() or repr(name)
+    """Write a class so that it can be drawn: by its id where its script cannot."""
+    if label == given.blank_id:
+        return "blank"
+    name = given.spell([label])
+    name = name.strip() or repr(name)
+    if not _can_draw(name):
+        return str(label)
+    return name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…"
+
+
+def _can_draw(text: str) -> bool:
+    """Tell whether matplotlib's fonts have every letter: names are written bold, too.
+
+    Without a glyph it would draw an empty box, and warn.
+    """
+    from matplotlib.font_manager import FontProperties, findfont
+
+    letters = {ord(letter) for letter in text}
+    for weight in ("normal", "bold"):
+        glyphs: set[int] = set()
+        for family in FontProperties().get_family():
+            font = FontProperties(family=[family], weight=weight)
+            glyphs |= _glyphs(str(findfont(font)))
+        if not letters <= glyphs:
+            return False
+    return True
+
+
+@functools.cache
+def _glyphs(path: str) -> frozenset[int]:
+    """Return the characters of a font file."""
+    from matplotlib.font_manager import get_font
+
+    return frozenset(get_font(path).get_charmap())

@@ -6,6 +6,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
+from jax_ctc._diagnose.batch import live_frames
 from jax_ctc._diagnose.guess import frequencies, log_guess, prefixes
 from jax_ctc._loss import ctc_loss_with_status
 
@@ -28,6 +29,11 @@ class Reading:
     def num_classes(self) -> int:
         """V."""
         return self.log_probs.shape[2]
+
+    @functools.cached_property
+    def live(self) -> np.ndarray:
+        """[B, T] bool: the frames inside the lengths, all where one is no length."""
+        return live_frames(self.logit_lengths, self.log_probs.shape[1])
 
     @functools.cached_property
     def inside(self) -> np.ndarray:

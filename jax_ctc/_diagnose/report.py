@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jax_ctc._diagnose.batch import Given
@@ -74,12 +75,12 @@ class Report:
     Attributes:
         findings: most important first; empty if nothing is worth a word.
         utterances: one row per utterance, of the batch as it was passed.
-        shape: B, T, V and U, the blank_id and the kind of inputs, as passed.
+        passed: B, T, V and U, the blank_id and the kind of inputs.
     """
 
     findings: tuple[Finding, ...]
     utterances: tuple[Utterance, ...]
-    shape: dict[str, Any]
+    passed: dict[str, Any]
     _given: Given | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def codes(self) -> set[str]:
@@ -89,16 +90,22 @@ class Report:
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the report as JSON; infinities and NaN become strings."""
         content = {
-            "shape": self.shape,
+            "passed": self.passed,
             "codes": sorted(self.codes()),
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "utterances": [dataclasses.asdict(row) for row in self.utterances],
         }
         return json.dumps(_plain(content), indent=indent, ensure_ascii=False)
 
-    def to_html(self) -> str:
-        """Return one self-contained page; its pictures need matplotlib."""
-        return build(self, self._given)
+    def to_html(
+        self, *, track: Callable[[Sequence[int]], Iterable[int]] | None = None
+    ) -> str:
+        """Return one self-contained page; its pictures need matplotlib.
+
+        Each flagged utterance has one. `track`, such as `rich.progress.track`, is
+        called with their indices and shows how far the drawing is.
+        """
+        return build(self, self._given, track)
 
     def __str__(self) -> str:
         """Say the findings in plain text, a line each."""

@@ -12,10 +12,23 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln, log_softmax, logsumexp
 
-from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.batch import Given, live_frames
 from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS, LOG_SURE
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, WARNING, Finding
+
+# How far a row's sum may be from 1 by rounding. In bfloat16, exp, the sum and the
+# division round by 2^-9 each, and this is twice their total; a float32 sum of
+# 2^14 classes rounds by 2^-24 for each.
+_OFF_HALF, _OFF = 3 * 2.0**-8, 2.0**-10
+
+# A log-probability is logits minus their log-sum, and half precision rounds that as
+# coarsely as it is large: by 2^-9 of, say, 16 nats, and as much again for the result.
+_OFF_LOG_HALF = 16 * 2.0**-8
+
+# Three rows that sum to 1 and differ settle what they are. Of so many, spread over the
+# batch, three differ unless hardly any do.
+_ROWS = 64
 
 # Softmax of the most confident model leaves 0 in float32; its log must stay a number.
 _LEAST = np.float32(1e-37)
@@ -30,7 +43,7 @@ class Mended(NamedTuple):
 
 def usable(given: Given) -> np.ndarray:
     """Return [B] bool: no live frame holds NaN, +inf, or -inf only."""
-    live = _live(given.logit_lengths, given.scores.shape[1])
+    live = live_frames(given.logit_lengths, given.scores.shape[1])
     with np.errstate(invalid="ignore"):
         bad = ~np.isfinite(given.scores.max(2))
     return ~(bad & live).any(1)
@@ -50,11 +63,11 @@ def first_reading(given: Given, is_usable: np.ndarray) -> Reading:
 
 def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     """Find rows that are probabilities, or log-probabilities that are none."""
-    live = _live(given.logit_lengths, given.scores.shape[1]) & is_usable[:, None]
+    live = base.live & is_usable[:, None]
     rows = given.scores[live].astype(np.float64)  # [N, V]
     if not len(rows) or given.scores.shape[2] < 2:
         return None
-    tolerance = 1e-2 if given.is_half else 1e-3
+    tolerance = _OFF_HALF if given.is_half else _OFF
     # Rows of zeros are padding that the lengths do not leave out.
     filled = rows[rows.any(1)]
     sums = filled.sum(1)
@@ -63,7 +76,8 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     if len(filled) and is_share:
         # A row of free scores sums to anything in a range of 1 at least, so it meets 1
         # by chance with a probability of 2 * tolerance. Equal rows are one row.
-        distinct = len(np.unique(filled[:64], axis=0))
+        some = filled[:: -(-len(filled) // _ROWS)]
+        distinct = len(np.unique(some, axis=0))
         nats = -distinct * math.log(2 * tolerance)
         if nats > LOG_ODDS:
             scores = np.where(is_usable[:, None, None], given.scores, 1)
@@ -73,7 +87,7 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
             return Mended(_probabilities(given, base, mended, nats, everyone), mended)
     if given.inputs != "log_probs":
         return None
-    tolerance = 5e-2 if given.is_half else 1e-3
+    tolerance = _OFF_LOG_HALF if given.is_half else _OFF
     excess = np.zeros(live.shape)
     excess[live] = logsumexp(rows, axis=1)
     frames = np.maximum(live.sum(1), 1)
@@ -147,8 +161,7 @@ def tempered(reading: Reading) -> Reading:
     One wrong frame of a model that wins by 50 nats would outweigh ten right ones. Any
     distribution gives a valid likelihood ratio, so it may as well be a humble one.
     """
-    live = _live(reading.logit_lengths, reading.log_probs.shape[1])
-    rows = reading.log_probs[live]
+    rows = reading.log_probs[reading.live]
     if not len(rows) or rows.shape[1] < 2:
         return reading
     best, second = -np.partition(-rows, 1, axis=1)[:, :2].T
@@ -187,13 +200,6 @@ def _probabilities(
 def log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
     """Return the log of the number of ways to choose k places of n."""
     return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-
-
-def _live(logit_lengths: np.ndarray, num_frames: int) -> np.ndarray:
-    """Return [B, T] bool: frames inside the length; all of them if it is no length."""
-    good = (logit_lengths >= 0) & (logit_lengths <= num_frames)
-    lengths = np.where(good, logit_lengths, num_frames)
-    return np.arange(num_frames)[None, :] < lengths[:, None]
 
 
 def normalise(scores: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def render(report: Any) -> Any:
 
 def headline(report: Any) -> str:
     """Return one line: how large the batch is, and what is wrong with it."""
-    size = ", ".join(f"{name} = {value}" for name, value in report.shape.items())
+    size = ", ".join(f"{name} = {value}" for name, value in report.passed.items())
     count = len(report.findings)
     if not count:
         return f"nothing to report ({size})"
