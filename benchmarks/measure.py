@@ -22,12 +22,17 @@ def agreement(result: Any, reference: Any) -> float:
 
 
 def interleave(programs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
-    """Run every program once a round, after one round that does not count."""
+    """Run every program once a round, after one round that does not count.
+
+    In another order each round: the threads of one may still spin, and hold a core,
+    when the next one starts.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+    order = np.random.default_rng(0)
     for count in range(rounds + 1):
-        for name, program in programs.items():
+        for name in order.permutation(list(programs)):
             start = time.perf_counter()
-            program.run()
+            programs[name].run()
             if count:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

@@ -4,26 +4,38 @@ References:
     D. E. Knuth, "The Art of Computer Programming", volume 2, section 4.2.2.
 """
 
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
-def two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+
+def two_sum(a: jax.Array, b: jax.Array) -> Pair:
     """Return a + b rounded, and exactly what rounding lost."""
     total = a + b
     of_b = total - a
     return total, (a - (total - of_b)) + (b - of_b)
 
 
+@jax.custom_jvp
 def sum_frames(
     terms: Float[Array, "K B"],
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Sum over frames by halves; what rounding loses goes to the second number."""
-    high, low = terms, jnp.zeros_like(terms)
-    while high.shape[0] > 1:
-        if high.shape[0] % 2:
-            high, low = (jnp.pad(x, ((0, 1), (0, 0))) for x in (high, low))
-        total, error = two_sum(high[0::2], high[1::2])
-        high, low = total, low[0::2] + low[1::2] + error
-    return high[0], low[0]
+    """Sum over frames; what rounding loses goes to the second number."""
+    zero = jnp.zeros((), terms.dtype)
+
+    def add(a: Pair, b: Pair) -> Pair:
+        total, lost = two_sum(a[0], b[0])
+        return total, a[1] + b[1] + lost
+
+    return lax.reduce((terms, jnp.zeros_like(terms)), (zero, zero), add, (0,))
+
+
+@sum_frames.defjvp
+def _sum_frames_jvp(primals: tuple, tangents: tuple) -> tuple[Pair, Pair]:
+    total = jnp.sum(tangents[0], axis=0)
+    return sum_frames(*primals), (total, jnp.zeros_like(total))
