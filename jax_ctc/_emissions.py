@@ -167,10 +167,14 @@ class ClassEmissions:
     def _softmax(
         self, first: Int[Array, ""] | int, size: int, is_alive: Bool[Array, " B"]
     ) -> Float[Array, "B D V"]:
-        """Return the softmax of some rows, 0 on dead frames."""
+        """Return the softmax of some rows, 0 on dead frames.
+
+        Behind a barrier, or the exponentials of all frames would be kept from when
+        they were first summed up.
+        """
         peak, total = (
             lax.dynamic_slice_in_dim(x, first, size, axis=1)[:, :, None]
-            for x in self.normaliser
+            for x in lax.optimization_barrier(self.normaliser)
         )
         softmax = jnp.exp(rows_of(self.scores, first, size) - peak) / total
         return jnp.where(self._is_kept(first, size, is_alive)[:, :, None], softmax, 0)

@@ -50,6 +50,7 @@ def steady_scan(
     xs: Any,
     *,
     reverse: bool = False,
+    unroll: int = 1,
 ) -> tuple[Any, Any]:
     """Return `lax.scan`, its carry varying as all of carry and xs do, in every step.
 
@@ -67,7 +68,7 @@ def steady_scan(
         carry, out = step(carry, x)
         return vary(carry), out
 
-    return lax.scan(steady, vary(carry), xs, reverse=reverse)
+    return lax.scan(steady, vary(carry), xs, reverse=reverse, unroll=unroll)
 
 
 def axis_size(axes: tuple[Any, ...]) -> int:

@@ -20,6 +20,7 @@ LAYERS = [
     {"_sharded_emissions"},
     {"_recursion/relay"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
+    {"_recursion/blocked/layout"},
     {"_recursion/blocked/chunks"},
     {"_recursion/blocked/product"},
     *(

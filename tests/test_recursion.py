@@ -1,5 +1,8 @@
 """Every implementation in the table passes the contract."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ from jax_ctc import _recursion
 from jax_ctc._emissions import ClassEmissions
 from jax_ctc._lattice import build, class_ids
 from jax_ctc._recursion import blocked
-from jax_ctc._recursion.blocked import chunks
+from jax_ctc._recursion.blocked import chunks, likelihood
+from jax_ctc._recursion.blocked.layout import ONE_ROW
 from tests import contract
 from tests.cases import named, tagged
 
@@ -114,6 +118,30 @@ def test_both_methods_agree_on_log_z(implementation):
     forward = _recursion.forward(implementation, lattice, emissions)
     both, _ = _recursion.forward_backward(implementation, lattice, emissions)
     np.testing.assert_array_equal(forward, both)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def one_row(lattice, emissions, method):
+    """Run the lattice woven into one row, as accelerators do."""
+    return method(lattice, emissions, layout=ONE_ROW)
+
+
+# T = 0 becomes one padded frame before it comes to a recursion.
+@pytest.mark.parametrize("name", [name for name in NAMES if named(name).frames])
+def test_one_row(name):
+    """The lattice of accelerators, on this machine, against the oracle."""
+    batch = named(name).make()
+    loss, gradient = contract.exact(name)
+    lattice, emissions = emissions_of(name)
+    log_z, got = one_row(lattice, emissions, likelihood.forward_backward)
+    atol = contract.loss_atol(loss, batch.logits.shape[1], "float32")
+    assert (np.abs(-log_z - loss) <= atol).all()
+    np.testing.assert_allclose(
+        got, gradient, rtol=0, atol=contract.GRADIENT_ATOL["blocked", "float32"]
+    )
+    np.testing.assert_array_equal(
+        one_row(lattice, emissions, likelihood.forward), log_z
+    )
 
 
 @pytest.mark.parametrize("frames", [1, 2, 23, 24, 25, 37, 600, 601, 4000, 65_537])

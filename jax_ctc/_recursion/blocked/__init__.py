@@ -18,11 +18,16 @@ References:
     A. Graves et al., "Connectionist temporal classification", ICML 2006, section 4.1.
 """
 
+import functools
+from typing import Any
+
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc._recursion.blocked import likelihood, stretches
 from jax_ctc._recursion.blocked.entropy import entropy, entropy_backward
+from jax_ctc._recursion.blocked.layout import ONE_ROW, TWO_ROWS
 from jax_ctc._recursion.blocked.paths import best_path, sample_paths
 from jax_ctc._recursion.blocked.posteriors import posteriors
 from jax_ctc._types import Emissions, Lattice
@@ -48,13 +53,27 @@ def decline(dtype: jnp.dtype, platform: str) -> str | None:
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    method = stretches if emissions.time_axes else likelihood
-    return method.forward(lattice, emissions)
+    if emissions.time_axes:
+        return stretches.forward(lattice, emissions)
+    return _by_layout(likelihood.forward, lattice, emissions)
 
 
 def forward_backward(
     lattice: Lattice, emissions: Emissions
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    method = stretches if emissions.time_axes else likelihood
-    return method.forward_backward(lattice, emissions)
+    if emissions.time_axes:
+        return stretches.forward_backward(lattice, emissions)
+    return _by_layout(likelihood.forward_backward, lattice, emissions)
+
+
+def _by_layout(method: Any, lattice: Lattice, emissions: Emissions) -> Any:
+    """Run the method with the lattice in two rows on a CPU, woven into one elsewhere.
+
+    A loop on a CPU takes as long as its operations; an accelerator waits for each of
+    its operations to start.
+    """
+    two_rows, one_row = (
+        functools.partial(method, layout=layout) for layout in (TWO_ROWS, ONE_ROW)
+    )
+    return lax.platform_dependent(lattice, emissions, cpu=two_rows, default=one_row)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 from jax_ctc import _extended as extended
 from jax_ctc._extended import LOG_CUTOFF, ZERO, Extended
 from jax_ctc._mask import positions
-from jax_ctc._recursion.blocked.step import Emission, State, final
+from jax_ctc._recursion.blocked.layout import TWO_ROWS, Layout
+from jax_ctc._recursion.blocked.step import Emission, State, final, held
 from jax_ctc._two_floats import sum_frames, two_sum
 from jax_ctc._types import Emissions, Lattice
 from jax_ctc._varying import steady_scan
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     renorm: int
     chunk: int
     num_chunks: int
+    layout: Layout = TWO_ROWS
 
 
 class Total(NamedTuple):
@@ -48,14 +50,16 @@ class Kept(NamedTuple):
 # How two ways to end become one number: `extended.plus` or `extended.maximum`.
 Join: TypeAlias = Callable[..., Extended]
 # step(carry, emission) -> carry, kept: one frame, and what is kept of it.
-Step: TypeAlias = Callable[[Any, Emission], tuple[Any, Any]]
+Step: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 # visit(carry, start, emission, kept) -> carry, out: one chunk, all arrays [K, ...].
-Visit: TypeAlias = Callable[[Any, Any, Emission, "Kept"], tuple[Any, Any]]
+Visit: TypeAlias = Callable[[Any, Any, Any, "Kept"], tuple[Any, Any]]
 # replay(visit, carry) -> carry, outs: every chunk from the right, outs [>= T, ...].
 Replay: TypeAlias = Callable[[Visit, Any], tuple[Any, Any]]
 
 
-def make_plan(lattice: Lattice, emissions: Emissions) -> Plan:
+def make_plan(
+    lattice: Lattice, emissions: Emissions, layout: Layout = TWO_ROWS
+) -> Plan:
     """Cut T frames: one chunk if alpha is small, else what needs the least memory.
 
     T / K boundaries of `state` bytes and one chunk of K times `frame` bytes are least
@@ -77,7 +81,7 @@ def make_plan(lattice: Lattice, emissions: Emissions) -> Plan:
     blocks = -(-chunk // RENORM_FRAMES)
     renorm = -(-chunk // blocks)
     chunk = renorm * blocks
-    return Plan(renorm, chunk, -(-num_frames // chunk))
+    return Plan(renorm, chunk, -(-num_frames // chunk), layout)
 
 
 def forward_chunks(
@@ -101,7 +105,7 @@ def forward_chunks(
 
     starts = positions(plan.num_chunks) * plan.chunk
 
-    def forget(carry: Any, emission: Emission) -> tuple[Any, None]:
+    def forget(carry: Any, emission: Any) -> tuple[Any, None]:
         return step(carry, emission)[0], None
 
     def body(carry: tuple, start: Any) -> tuple:
@@ -169,19 +173,16 @@ def backward_chunks(
 
 def read(
     emissions: Emissions, start: Any, plan: Plan, total: Total
-) -> tuple[Emission, Total]:
+) -> tuple[Any, Total]:
     """Read a chunk in extended range, and add its shifts to the running total."""
     log = emissions.read(start, plan.chunk)
     shift = sum_frames(log.log_shift)
     high, error = two_sum(total.high, shift[0])
     total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
-    is_held = None
+    emission = Emission(extended.from_log(log.blank), extended.from_log(log.label))
     if emissions.time_axes:
-        is_held = start + positions(plan.chunk) >= emissions.num_frames
-    emission = Emission(
-        extended.from_log(log.blank), extended.from_log(log.label), is_held
-    )
-    return emission, total
+        emission = held(emission, start + positions(plan.chunk) >= emissions.num_frames)
+    return plan.layout.pack_emission(emission), total
 
 
 def sweep(
@@ -214,7 +215,10 @@ def sweep(
 
     def block(state: tuple, xs: Any) -> tuple[tuple, None]:
         carry, rows = state
-        return steady_scan(write, (_renormalised(carry), rows), xs, reverse=reverse)
+        carry = _renormalised(carry)
+        return steady_scan(
+            write, (carry, rows), xs, reverse=reverse, unroll=plan.layout.unroll
+        )
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])
@@ -223,7 +227,7 @@ def sweep(
     return steady_scan(block, (carry, into), blocks, reverse=reverse)[0]
 
 
-def _one_frame(emissions: Emissions, plan: Plan, total: Total) -> Emission:
+def _one_frame(emissions: Emissions, plan: Plan, total: Total) -> Any:
     """Return the shapes of one frame of a chunk."""
     chunk, _ = jax.eval_shape(lambda: read(emissions, 0, plan, total))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), chunk)

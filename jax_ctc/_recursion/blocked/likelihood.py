@@ -13,39 +13,48 @@ from jax_ctc._recursion.blocked.chunks import (
     log_z,
     make_plan,
 )
+from jax_ctc._recursion.blocked.layout import Layout
 from jax_ctc._recursion.blocked.product import (
-    empty_product,
+    empty_products,
     keep_alpha,
     normaliser,
+    product,
     products_of,
 )
-from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
+from jax_ctc._recursion.blocked.step import State, final, initial, zeros
 from jax_ctc._types import Emissions, Lattice
 
 
-def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+def forward(
+    lattice: Lattice, emissions: Emissions, *, layout: Layout
+) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    plan, zero = make_plan(lattice, emissions), zeros(emissions)
-    end, total, _ = forward_chunks(
-        emissions, plan, keep_alpha(lattice), initial(lattice, zero), zero
-    )
-    return log_z(lattice, end, total)[0]
+    return _alpha(lattice, emissions, make_plan(lattice, emissions, layout))[0]
 
 
 def forward_backward(
-    lattice: Lattice, emissions: Emissions
+    lattice: Lattice, emissions: Emissions, *, layout: Layout
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan, zero = make_plan(lattice, emissions), zeros(emissions)
-    end, total, replay = forward_chunks(
-        emissions, plan, keep_alpha(lattice), initial(lattice, zero), zero
-    )
-    log_value, scale = log_z(lattice, end, total)
-    beta = final(lattice, zero)
+    plan = make_plan(lattice, emissions, layout)
+    log_value, scale, replay = _alpha(lattice, emissions, plan)
+    beta = layout.pack(final(lattice, zeros(emissions)))
     gradient = write_gradient(
         lattice, emissions, plan, replay, beta, scale, jnp.isfinite(log_value)
     )
     return log_value, gradient
+
+
+def _alpha(
+    lattice: Lattice, emissions: Emissions, plan: Plan
+) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Replay]:
+    """Return log p(labels), its scale, and how to replay alpha from the right."""
+    zero, layout = zeros(emissions), plan.layout
+    start = layout.pack(initial(lattice, zero))
+    end, total, replay = forward_chunks(
+        emissions, plan, keep_alpha(lattice, layout), start, zero
+    )
+    return *log_z(lattice, State(*layout.unpack(end)), total), replay
 
 
 def write_gradient(
@@ -53,7 +62,7 @@ def write_gradient(
     emissions: Emissions,
     plan: Plan,
     replay: Replay,
-    beta: State,
+    beta: Any,
     scale: Int[Array, "B 1"],
     is_alive: Bool[Array, " B"],
 ) -> Float[Array, "B T V"]:
@@ -62,23 +71,24 @@ def write_gradient(
     # From the right: a ragged last chunk reaches back over its left neighbour's
     # frames, and the neighbour then overwrites them.
     def write(
-        carry: tuple, start: Any, emission: Emission, alphas: Kept
+        carry: tuple, start: Any, emission: Any, alphas: Kept
     ) -> tuple[tuple, None]:
-        beta, gradient, product = carry
-        beta, product = products_of(
-            lattice, beta, emission, alphas, scale, plan, into=product
+        beta, gradient, columns = carry
+        beta, columns = products_of(
+            lattice, beta, emission, alphas, scale, plan, into=columns
         )
-        of_blank, total = normaliser(product)
+        occupancy = product(columns, plan)
+        of_blank, total = normaliser(occupancy)
         gradient = emissions.write_gradient(
             gradient,
             start,
             of_blank / total,
-            product.label / total[..., None],
+            occupancy.label / total[..., None],
             is_alive,
         )
-        return (beta, gradient, product), None
+        return (beta, gradient, columns), None
 
-    product = empty_product(lattice, zeros(emissions), plan)
-    carry = (beta, emissions.empty_gradient(is_alive), product)
+    columns = empty_products(lattice, zeros(emissions), plan)
+    carry = (beta, emissions.empty_gradient(is_alive), columns)
     (_, gradient, _), _ = replay(write, carry)
     return emissions.finish_gradient(gradient)

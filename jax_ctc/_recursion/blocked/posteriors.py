@@ -9,6 +9,7 @@ from jax_ctc._recursion.blocked.product import (
     Product,
     keep_alpha,
     normaliser,
+    product,
     products_of,
 )
 from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
@@ -32,9 +33,10 @@ def posteriors(
         beta: State, start: Any, emission: Emission, alphas: Kept
     ) -> tuple[State, Product]:
         del start
-        beta, product = products_of(lattice, beta, emission, alphas, scale, plan)
-        _, total = normaliser(product)
-        return beta, Product(*(row / total[..., None] for row in product))
+        beta, columns = products_of(lattice, beta, emission, alphas, scale, plan)
+        rows = product(columns, plan)
+        _, total = normaliser(rows)
+        return beta, Product(*(row / total[..., None] for row in rows))
 
     _, (blank, label) = replay(visit, final(lattice, zero))
     frames = emissions.num_frames

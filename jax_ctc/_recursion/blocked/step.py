@@ -58,7 +58,7 @@ def advance(lattice: Lattice, alpha: State, emission: Emission) -> State:
         extended.times(extended.plus(*ways.blank), emission.blank),
         extended.times(extended.plus(*ways.label), emission.label),
     )
-    return _held(emission, alpha, moved)
+    return hold(emission, alpha, moved)
 
 
 def followers(lattice: Lattice) -> Bool[Array, "B U"]:
@@ -76,13 +76,25 @@ def retreat(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> 
     """
     ways = ways_out(may_follow, beta, emission)
     moved = State(extended.plus(*ways.blank), extended.plus(*ways.label))
-    return _held(emission, beta, moved)
+    return hold(emission, beta, moved)
+
+
+def emit(beta: State, emission: Emission) -> State:
+    """Return emission * beta: the ways on from a state, its own frame included."""
+    return State(
+        extended.times(beta.blank, emission.blank),
+        extended.times(beta.label, emission.label),
+    )
 
 
 def ways_out(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> Ways:
     """Return what each state of the frame before can go on to, nearest first."""
-    blank = extended.times(beta.blank, emission.blank)  # [B, U+1]
-    label = extended.times(beta.label, emission.label)  # [B, U]
+    return ways_on(may_follow, emit(beta, emission))
+
+
+def ways_on(may_follow: Bool[Array, "B U"], emitted: State) -> Ways:
+    """Return the same, given emission * beta."""
+    blank, label = emitted  # [B, U+1], [B, U]
     here = pad(label, left=False)  # [B, U+1], no label to follow the last
     skip = extended.select(may_follow, take(here, slice(1, None)))  # [B, U]
     return Ways((blank, here), (label, take(blank, slice(1, None)), skip))
@@ -131,7 +143,21 @@ def take(row: Extended, states: slice) -> Extended:
     return Extended(row.significand[:, states], row.exponent[:, states])
 
 
-def _held(emission: Emission, state: State, moved: State) -> State:
+def held(emission: Emission, is_held: Bool[Array, " K"]) -> Emission:
+    """Return a chunk's emission, 1 in the frames that hold the state as it is."""
+
+    def one_where_held(number: Extended) -> Extended:
+        here = is_held[:, None, None]
+        return Extended(
+            jnp.where(here, 1, number.significand), jnp.where(here, 0, number.exponent)
+        )
+
+    return Emission(
+        one_where_held(emission.blank), one_where_held(emission.label), is_held
+    )
+
+
+def hold(emission: Emission, state: State, moved: State) -> State:
     """Return the state, not moved, where the frame is one that holds it.
 
     The padding of an utterance's end may move label[N-1] to blank[N]; between two
