@@ -62,8 +62,8 @@ def ours(implementation: str, batch: Batch, mode: str) -> Program:
     return jax_program(loss, batch, mode)
 
 
-def optax_loss(batch: Batch, mode: str) -> Program:
-    """`optax.ctc_loss`, which takes paddings for lengths."""
+def optax_with_lengths(blank_id: int) -> Callable[..., jax.Array]:
+    """`optax.ctc_loss`, which takes paddings, given lengths."""
 
     def loss(
         logits: jax.Array,
@@ -77,10 +77,15 @@ def optax_loss(batch: Batch, mode: str) -> Program:
             (frames >= logit_lengths[:, None]).astype(jnp.float32),
             labels,
             (places >= label_lengths[:, None]).astype(jnp.float32),
-            blank_id=batch.blank_id,
+            blank_id=blank_id,
         )
 
-    return jax_program(loss, batch, mode)
+    return loss
+
+
+def optax_loss(batch: Batch, mode: str) -> Program:
+    """`optax.ctc_loss`."""
+    return jax_program(optax_with_lengths(batch.blank_id), batch, mode)
 
 
 def torch_loss(batch: Batch, mode: str) -> Program:

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its optimised text."""
+"""What a compiled program sends and launches, read from its optimised text."""
 
 import math
 import re
@@ -20,6 +20,12 @@ _CALLED = re.compile(
 _TRIPS = re.compile(r'known_trip_count\W+n\W+(\d+)"')
 _CONSTANT = re.compile(r"%?([\w.-]+) = s32\[\]\S* constant\((\d+)\)")
 _BELOW = re.compile(r"ROOT .* compare\([^,]*, %?([\w.-]+)\), direction=LT")
+_LAUNCHED = re.compile(
+    r" (?:fusion|copy|custom-call|dynamic-update-slice|dynamic-slice|scatter|reduce"
+    r"|sort|convert|transpose|concatenate|gather|select|pad|broadcast|iota)\("
+)
+_ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
+_NAME = re.compile(r"%?([\w.-]+) = ")
 # Where these start, the operands are listed before the results.
 _OPERANDS_FIRST = {"all-gather-start", "collective-permute-start"}
 
@@ -58,6 +64,41 @@ def bytes_sent(found: list[Collective]) -> tuple[int, bool]:
     return total, all(each.times is not None for each in found)
 
 
+class Launch(NamedTuple):
+    """An operation that a device starts, how often, and its compiler's cycles."""
+
+    name: str
+    times: int
+    cycles: int
+
+
+def launches(text: str) -> list[Launch]:
+    """List the operations that a program starts one by one.
+
+    A fusion is one, whatever is in it. Of the branches of a conditional all are listed.
+
+    Raises:
+        ValueError: a loop does not say how often it turns.
+    """
+    bodies = _computations(text)
+    found = []
+    for computation, times in _calls(bodies, is_launched=True):
+        for line in bodies[computation]:
+            if _LAUNCHED.search(line):
+                if times is None:
+                    raise ValueError(f"how often does the loop of {line.strip()} turn?")
+                cycles = _ESTIMATE.search(line)
+                name = _NAME.search(line)
+                found.append(
+                    Launch(
+                        name[1] if name else "",
+                        times,
+                        int(cycles[1]) if cycles else 0,
+                    )
+                )
+    return found
+
+
 def _computations(text: str) -> dict[str, list[str]]:
     """Split a program at its computations; what comes first is ENTRY's, as is ""."""
     bodies: dict[str, list[str]] = {"": []}
@@ -73,11 +114,16 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _calls(
-    bodies: dict[str, list[str]], name: str = "", times: int | None = 1
+    bodies: dict[str, list[str]],
+    name: str = "",
+    times: int | None = 1,
+    *,
+    is_launched: bool = False,
 ) -> Iterator[tuple[str, int | None]]:
     """Yield each computation that ENTRY reaches, once per call, and how often it runs.
 
-    Of the branches of a conditional all are counted.
+    Of the branches of a conditional all are counted. Those inside of a launched
+    operation are left out where only launches are wanted.
     """
     yield name, times
     for line in bodies[name]:
@@ -85,12 +131,14 @@ def _calls(
         if loop:
             trips = _trips(line, bodies.get(loop[1], []))
             inner = None if times is None or trips is None else times * trips
-            yield from _calls(bodies, loop[2], inner)
+            yield from _calls(bodies, loop[2], inner, is_launched=is_launched)
+            continue
+        if is_launched and _LAUNCHED.search(line):
             continue
         for one, several in _CALLED.findall(line):
             for called in [one] if one else several.replace("%", "").split(", "):
                 if called in bodies:
-                    yield from _calls(bodies, called, times)
+                    yield from _calls(bodies, called, times, is_launched=is_launched)
 
 
 def _trips(line: str, condition: list[str]) -> int | None:

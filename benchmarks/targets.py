@@ -65,12 +65,20 @@ device_description_str: "H100 SXM"
 
 # By name: the platform, and what `get_topology_desc` is told.
 TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "v5e x 1": (
+        "tpu",
+        {"topology_name": "v5e:1x1", "chips_per_host_bounds": [1, 1, 1]},
+    ),
     "v5e x 8": ("tpu", {"topology_name": "v5e:2x4"}),
     "v5e x 64": ("tpu", {"topology_name": "v5e:8x8"}),
     "v5e x 512": ("tpu", {"topology_name": "v5e:16x16", "num_slices": 2}),
     "v5p x 8": ("tpu", {"topology_name": "v5p:2x2x2"}),
     "v5p x 64": ("tpu", {"topology_name": "v5p:4x4x4"}),
     "v5p x 512": ("tpu", {"topology_name": "v5p:8x8x8"}),
+    "H100 x 1": (
+        "cuda",
+        {"topology_name": "aot", "target_config": _H100, "topology": "1x1x1"},
+    ),
     "H100 x 8": (
         "cuda",
         {"topology_name": "aot", "target_config": _H100, "topology": "1x1x8"},

@@ -15,6 +15,7 @@ the frame's winner, and logits offset by 1e4 cost nothing.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ from jax_ctc._normaliser import Normaliser
 from jax_ctc._occupancy import subtract
 from jax_ctc._rows import Window, from_bits, gather, rows_of, to_bits
 from jax_ctc._stored import stored
-from jax_ctc._types import GradientBuffer, LogEmissions, accumulator
+from jax_ctc._types import GradientBuffer, LogEmissions
 
 # Finite scores may lie further apart than float32 reaches. Far beyond what counts as
 # possible, and yet a sum over any number of frames stays finite.
@@ -86,16 +87,21 @@ class ClassEmissions:
 
     def read(self, start: Int[Array, ""] | int, size: int) -> LogEmissions:
         """Read frames start .. start + size - 1; those at or past T are padding."""
-        frames = start + positions(size)
-        rows = jnp.minimum(frames, self.num_frames - 1)
-        needed = stored(
-            Needed(
-                blank=gather(self.scores, rows, self.ids[:, -1:]),
-                label=gather(self.scores, rows, self.ids[:, :-1]),
-            )
+        window = Window.of(start, size, self.num_frames)
+        rows = rows_of(self.scores, window.first, window.size)
+        needed = lax.platform_dependent(
+            self.scores,
+            rows,
+            self.ids,
+            window.first,
+            window.row_of_frame,
+            cpu=_gather_from_all,
+            default=_gather_from_rows,
         )
-        here = Normaliser(*(x[:, rows] for x in self.normaliser))
-        is_live = frames[None, :] < self.logit_lengths[:, None]
+        here = Normaliser(
+            *(x[:, window.row_of_frame] for x in self._here(rows, window.first))
+        )
+        is_live = window.frames[None, :] < self.logit_lengths[:, None]
         return self._lay_out(needed, here, is_live)
 
     def read_all(self) -> LogEmissions:
@@ -110,22 +116,21 @@ class ClassEmissions:
         is_read = is_live & ~is_bad[:, None]
         clean = jnp.where(is_read[:, :, None], scores, 0)
         rows = positions(self.num_frames)
-        needed = Needed(
-            blank=gather(clean, rows, self.ids[:, -1:]),
-            label=gather(clean, rows, self.ids[:, :-1]),
-        )
+        needed = _gather(clean, rows, self.ids)
         log = self._lay_out(needed, normaliser.of_rows(clean), is_live)
         return log._replace(is_bad=is_bad)
 
     def empty_gradient(self, is_alive: Bool[Array, " B"]) -> GradientBuffer:
-        """Return what `write_gradient` writes into: softmax, or 0; 0 on dead frames.
-
-        Half precision starts from 0, and takes the difference before it is narrowed.
-        """
-        dtype = self.scores.dtype
-        if not self.normalise or dtype.itemsize == 2:
-            return to_bits(jnp.zeros_like(self.scores))
-        return self._softmax(0, self.num_frames, is_alive)
+        """Return what `write_gradient` writes into."""
+        zeros = to_bits(jnp.zeros_like(self.scores))
+        if not self.normalise or self._is_half:
+            return zeros
+        return lax.platform_dependent(
+            zeros,
+            is_alive,
+            cpu=lambda _, is_alive: self._softmax(0, self.num_frames, is_alive),
+            default=lambda zeros, _: zeros,
+        )
 
     def write_gradient(
         self,
@@ -135,27 +140,46 @@ class ClassEmissions:
         label: Float[Array, "K B U"],
         is_alive: Bool[Array, " B"],
     ) -> GradientBuffer:
-        """Subtract the posteriors of K frames; chunks may come in any order but once.
+        """Write softmax - posterior (or -posterior) of K frames; 0 on dead frames.
 
-        Half precision is written whole, from the right: at the ragged end the window
-        reaches back over frames of its left neighbour, which then puts them right.
+        Chunks come from the right: at the ragged end the window reaches back over
+        frames of its left neighbour, which then puts them right.
         """
         window = Window.of(start, label.shape[0], self.num_frames)
-        first, size = window.first, window.size
         occupancy = jnp.concatenate([label, blank[:, :, None]], axis=2)
         occupancy = jnp.take(
             occupancy, jnp.maximum(window.frame_of_row, 0), axis=0, mode="clip"
         )
         is_own = (window.frame_of_row >= 0)[None, :]
-        is_kept = self._is_kept(first, size, is_alive) & is_own
+        is_kept = self._is_kept(window.first, window.size, is_alive) & is_own
         occupancy = jnp.where(is_kept[:, :, None], jnp.moveaxis(occupancy, 0, 1), 0)
-        if self.scores.dtype.itemsize > 2:
-            return subtract(gradient, first, occupancy, self.ids)
-        rows = jnp.zeros_like(
-            self.scores, accumulator(self.scores.dtype), shape=self._shape(size)
+        whole = functools.partial(self._write_rows, window.size)
+        if self._is_half:
+            return whole(gradient, window.first, occupancy, is_alive)
+        return lax.platform_dependent(
+            gradient,
+            window.first,
+            occupancy,
+            is_alive,
+            cpu=lambda gradient, first, occupancy, _: subtract(
+                gradient, first, occupancy, self.ids
+            ),
+            default=whole,
         )
+
+    def _write_rows(
+        self,
+        size: int,
+        gradient: GradientBuffer,
+        first: Int[Array, ""] | int,
+        occupancy: Float[Array, "B D S"],
+        is_alive: Bool[Array, " B"],
+    ) -> GradientBuffer:
+        """Write whole rows: a difference that is taken before it is narrowed."""
         if self.normalise:
             rows = self._softmax(first, size, is_alive)
+        else:
+            rows = jnp.zeros_like(rows_of(self.scores, first, size))
         rows = subtract(rows, 0, occupancy, self.ids)
         rows = to_bits(rows.astype(self.scores.dtype))
         return lax.dynamic_update_slice_in_dim(gradient, rows, first, axis=1)
@@ -167,17 +191,28 @@ class ClassEmissions:
     def _softmax(
         self, first: Int[Array, ""] | int, size: int, is_alive: Bool[Array, " B"]
     ) -> Float[Array, "B D V"]:
-        """Return the softmax of some rows, 0 on dead frames.
-
-        Behind a barrier, or the exponentials of all frames would be kept from when
-        they were first summed up.
-        """
-        peak, total = (
-            lax.dynamic_slice_in_dim(x, first, size, axis=1)[:, :, None]
-            for x in lax.optimization_barrier(self.normaliser)
-        )
-        softmax = jnp.exp(rows_of(self.scores, first, size) - peak) / total
+        """Return the softmax of some rows, 0 on dead frames."""
+        rows = rows_of(self.scores, first, size)
+        peak, total = (x[:, :, None] for x in self._here(rows, first))
+        softmax = jnp.exp(rows - peak) / total
         return jnp.where(self._is_kept(first, size, is_alive)[:, :, None], softmax, 0)
+
+    def _here(
+        self, rows: Float[Array, "B D V"], first: Int[Array, ""] | int
+    ) -> Normaliser:
+        """Return the normalisers of some rows: those found, or found again.
+
+        On a CPU one pass over all the scores uses all cores, and a chunk need not look
+        at its own. A TPU, whose rows are then only gathered from, would turn all the
+        scores round for that; and there a pass over a chunk costs little.
+        """
+        return lax.platform_dependent(
+            rows,
+            first,
+            self.normaliser,
+            cpu=rows_of_normaliser,
+            default=lambda rows, first, _: normaliser.of_rows(rows),
+        )
 
     def _is_kept(
         self, first: Int[Array, ""] | int, size: int, is_alive: Bool[Array, " B"]
@@ -186,8 +221,9 @@ class ClassEmissions:
         rows = (first + positions(size))[None, :]
         return (rows < self.logit_lengths[:, None]) & is_alive[:, None]
 
-    def _shape(self, size: int) -> tuple[int, int, int]:
-        return (self.scores.shape[0], size, self.scores.shape[2])
+    @property
+    def _is_half(self) -> bool:
+        return self.scores.dtype.itemsize == 2
 
     def _lay_out(
         self, needed: "Needed", here: Normaliser, is_live: Bool[Array, "B K"]
@@ -202,6 +238,47 @@ class Needed(NamedTuple):
 
     blank: Float[Array, "B K 1"]
     label: Float[Array, "B K U"]
+
+
+def rows_of_normaliser(
+    rows: Float[Array, "B D V"], first: Int[Array, ""] | int, found: Normaliser
+) -> Normaliser:
+    size = rows.shape[1]
+    return Normaliser(
+        *(lax.dynamic_slice_in_dim(x, first, size, axis=1) for x in found)
+    )
+
+
+def _gather_from_all(
+    scores: Float[Array, "B T V"],
+    rows: Float[Array, "B D V"],
+    ids: Int[Array, "B S"],
+    first: Int[Array, ""],
+    row_of_frame: Int[Array, " K"],
+) -> Needed:
+    """Gather from the scores where they lie, and keep what was gathered."""
+    del rows
+    return stored(_gather(scores, first + row_of_frame, ids))
+
+
+def _gather_from_rows(
+    scores: Float[Array, "B T V"],
+    rows: Float[Array, "B D V"],
+    ids: Int[Array, "B S"],
+    first: Int[Array, ""],
+    row_of_frame: Int[Array, " K"],
+) -> Needed:
+    del scores, first
+    return _gather(rows, row_of_frame, ids)
+
+
+def _gather(
+    scores: Float[Array, "B D V"], rows: Int[Array, " K"], ids: Int[Array, "B S"]
+) -> Needed:
+    return Needed(
+        blank=gather(scores, rows, ids[:, -1:]),
+        label=gather(scores, rows, ids[:, :-1]),
+    )
 
 
 def lay_out(

@@ -20,7 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._emissions import ClassEmissions, Needed, lay_out
+from jax_ctc._emissions import (
+    ClassEmissions,
+    Needed,
+    lay_out,
+    rows_of_normaliser,
+)
 from jax_ctc._mask import is_inside, positions
 from jax_ctc._normaliser import Normaliser
 from jax_ctc._rows import Window, gather, rows_of
@@ -84,6 +89,12 @@ class ShardedEmissions(ClassEmissions):
         blank = jnp.where(self.is_own[:, -1], blank, 0)
         label = jnp.where(self.is_own[:, :-1], label, 0)
         return super().write_gradient(gradient, start, blank, label, is_alive)
+
+    def _here(
+        self, rows: Float[Array, "B D V"], first: Int[Array, ""] | int
+    ) -> Normaliser:
+        """Return the normalisers of some rows: of all classes, which no row has."""
+        return rows_of_normaliser(rows, first, self.normaliser)
 
 
 def shard(

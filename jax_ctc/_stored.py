@@ -17,14 +17,12 @@ def stored(tree: Any) -> Any:
     """Return the arrays, which no loop on a CPU computes again.
 
     Nothing is fused across a branch, and its condition is one that the compiler may not
-    look into: an `optimization_barrier` alone is gone before loops are fused. Elsewhere
-    a branch would cost more than it saves.
+    look into: an `optimization_barrier` alone is gone before loops are fused. On other
+    platforms a branch would cost more than it saves.
     """
-    return lax.platform_dependent(tree, cpu=_through_a_branch, default=lambda x: x)
 
+    def never(tree: Any) -> Any:  # it differs, or the two would become one
+        return jax.tree.map(jnp.negative, tree)
 
-def _through_a_branch(tree: Any) -> Any:
     is_true = lax.optimization_barrier(jnp.int32(0)) == 0
-    # Never taken. It differs, or the two would become one.
-    other = lambda x: jax.tree.map(jnp.negative, x)  # noqa: E731
-    return lax.cond(is_true, lambda x: x, other, tree)
+    return lax.cond(is_true, lambda tree: tree, never, tree)

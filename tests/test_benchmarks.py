@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import contenders, hlo, measure, pods, run, targets
+from benchmarks import contenders, hlo, kernels, measure, pods, run, targets
 from tests.cases import named
 
 
@@ -128,6 +128,50 @@ def test_collectives_are_read_from_a_program():
         hlo.Collective("all-gather", (3,), 3),
         hlo.Collective("all-gather", (48, 32), 320),
     ]
+
+
+LAUNCHES = """
+%turns (p: (s32[], f32[8])) -> pred[] {
+  %bound = s32[] constant(5)
+  %counter = s32[] get-tuple-element(%p), index=0
+  ROOT %lt = pred[] compare(%counter, %bound), direction=LT
+}
+
+%inside (p: f32[8]) -> f32[8] {
+  %broadcast.9 = f32[8] broadcast(%c), dimensions={}
+  ROOT %pad.9 = f32[8] pad(%p, %c), padding=0_0
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %fusion.1 = (f32[8], s32[8]) fusion(%p), kind=kLoop, calls=%inside, backend_config={"estimated_cycles":"1928"}
+  %copy.2 = f32[8] copy(%q)
+  %tuple.3 = (s32[], f32[8]) tuple(%i, %copy.2)
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%turns, body=%body
+  %scatter.4 = f32[8] scatter(%q, %r, %s), to_apply=%inside
+}
+"""  # noqa: E501
+
+
+def test_launches_are_counted_as_often_as_their_loop_turns():
+    """A fusion is one, and what is inside of it none."""
+    assert hlo.launches(LAUNCHES) == [
+        hlo.Launch("scatter.4", 1, 0),
+        hlo.Launch("fusion.1", 5, 1928),
+        hlo.Launch("copy.2", 5, 0),
+    ]
+    with pytest.raises(ValueError, match="how often does the loop of .*fusion.1"):
+        hlo.launches(LAUNCHES.replace("constant(5)", "parameter(0)"))
+
+
+def test_kernels_refuses_what_it_cannot_compile(monkeypatch, capsys):
+    monkeypatch.setitem(targets._NEEDS, "cuda", ("no_such_package",))
+    assert kernels.main(kernels.Options(target=("H100 x 1",))) == 2
+    assert "no_such_package is not installed: make aot" in capsys.readouterr().err
+    assert kernels.main(kernels.Options(impl=("torch",))) == 2
+    assert "--impl 'torch' is unknown; choose from blocked," in capsys.readouterr().err
 
 
 PROGRAM = """

@@ -13,8 +13,8 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 
 # Data walks down this street; imports only look back up it.
 LAYERS = [
-    {"_extended", "_mask", "_status", "_stored", "_two_floats", "_types", "_varying"},
-    {"_occupancy", "_rows", "_validate"},
+    {"_extended", "_mask", "_status", "_two_floats", "_types", "_varying"},
+    {"_occupancy", "_rows", "_stored", "_validate"},
     {"_blocks", "_lattice", "_lengths", "_normaliser", "_sharding"},
     {"_emissions"},
     {"_sharded_emissions"},

@@ -1,0 +1,197 @@
+"""What an accelerator would launch per frame, compiled for one that is not there.
+
+    python -m benchmarks.kernels --target "H100 x 1" "v5e x 1" --impl blocked optax
+
+Value, and value and gradient, of one case on one chip. Launches are the operations that
+the device starts one by one, in loops as often as they turn. For a TPU also cycles, by
+the compiler's own model of each operation (which starts at some 1,800 for any), and the
+bundles that it scheduled for them, each counted once for each time its operation is
+started. No speed is measured here, nor can it be concluded.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax.sharding import PartitionSpec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import jax_ctc
+from benchmarks import hlo, targets
+from benchmarks.contenders import MODES, optax_with_lengths
+from benchmarks.run import environment
+from tests.cases import Case, named, tagged
+
+
+def ours(implementation: str, blank_id: int) -> Callable[..., jax.Array]:
+    """`ctc_loss` by the named implementation."""
+    return functools.partial(
+        jax_ctc.ctc_loss, blank_id=blank_id, implementation=implementation
+    )
+
+
+LOSSES: dict[str, Callable[[int], Callable[..., jax.Array]]] = {
+    "blocked": functools.partial(ours, "blocked"),
+    "scan": functools.partial(ours, "scan"),
+    "optax": optax_with_lengths,
+}
+_BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
+
+
+@dataclasses.dataclass
+class Options:
+    """What to compile, and for what."""
+
+    case: str = "char"
+    target: tuple[str, ...] = ("H100 x 1", "v5e x 1")
+    impl: tuple[str, ...] = ("blocked", "scan", "optax")
+    mode: tuple[str, ...] = MODES
+    out: pathlib.Path = pathlib.Path("out/kernels.jsonl")
+
+
+def main(options: Options) -> int:
+    """Compile everything asked for; 2 if something cannot be."""
+    fault = find_fault(options)
+    if fault:
+        print(fault, file=sys.stderr)
+        return 2
+    case = named(options.case)
+    jobs = [
+        (target, impl, mode)
+        for target in options.target
+        for mode in options.mode
+        for impl in options.impl
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        dump_schedules(pathlib.Path(folder))
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            rows = [
+                measure(case, *job, pathlib.Path(folder))
+                for job in progress.track(jobs)
+            ]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    about = environment()
+    with options.out.open("w") as file:
+        file.writelines(json.dumps(row | about) + "\n" for row in rows)
+    Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
+    print(f"{len(rows)} rows in {options.out}")
+    return 0
+
+
+def find_fault(options: Options) -> str | None:
+    """Name the first option that cannot be meant, or compiled for."""
+    known = {
+        "--case": ([options.case], [case.name for case in tagged("bench")]),
+        "--target": (options.target, [t for t in targets.TARGETS if t.endswith("x 1")]),
+        "--impl": (options.impl, list(LOSSES)),
+        "--mode": (options.mode, list(MODES)),
+    }
+    for flag, (given, names) in known.items():
+        for name in given:
+            if name not in names:
+                return f"{flag} {name!r} is unknown; choose from {', '.join(names)}"
+    for name in options.target:
+        if targets.missing(name):
+            return f"--target {name}: {targets.missing(name)}"
+    return None
+
+
+def dump_schedules(folder: pathlib.Path) -> None:
+    """Have the TPU compiler write down its schedules; it reads this once, at start."""
+    os.environ["LIBTPU_INIT_ARGS"] = (
+        f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
+    )
+
+
+def measure(
+    case: Case, target: str, impl: str, mode: str, folder: pathlib.Path
+) -> dict[str, Any]:
+    """Compile one program and read its figures."""
+    for old in folder.iterdir():
+        old.unlink()
+    start = time.perf_counter()
+    compiled = build(case, target, impl, mode)
+    seconds = time.perf_counter() - start
+    found = hlo.launches(compiled.as_text())
+    row = {
+        "case": case.name,
+        "target": target,
+        "mode": mode,
+        "impl": impl,
+        "launches": sum(each.times for each in found) / case.frames,
+        "temporaries": compiled.memory_analysis().temp_size_in_bytes,
+        "compile_s": seconds,
+    }
+    if target.startswith("v5e"):
+        bundles = scheduled(folder)
+        row["cycles"] = sum(each.times * each.cycles for each in found) / case.frames
+        row["bundles"] = (
+            sum(each.times * bundles.get(each.name, 0) for each in found) / case.frames
+        )
+    return row
+
+
+def build(case: Case, target: str, impl: str, mode: str) -> Any:
+    """Compile one loss of a case for one chip."""
+    mesh = targets.mesh_of(target, chips=1)
+    sizes = case.batch, case.frames, case.classes
+    shapes: list[tuple[tuple[int, ...], Any]] = [
+        (sizes, jnp.float32),
+        ((case.batch, case.labels), jnp.int32),
+        ((case.batch,), jnp.int32),
+        ((case.batch,), jnp.int32),
+    ]
+
+    def mean(*arrays: jax.Array) -> jax.Array:
+        return jnp.mean(LOSSES[impl](case.blank_id)(*arrays))
+
+    function = mean if mode == "value" else jax.value_and_grad(mean)
+    return targets.compile_for(
+        mesh, function, *((shape, dtype, PartitionSpec()) for shape, dtype in shapes)
+    )
+
+
+def scheduled(folder: pathlib.Path) -> dict[str, int]:
+    """Read how many bundles the compiler scheduled for each operation."""
+    found = {}
+    for path in folder.glob("*-schedule-analysis_final_bundles.txt"):
+        name = re.sub(r"^\d+-|-\d+-schedule-analysis_final_bundles$", "", path.stem)
+        total = _BUNDLES.search(path.read_text())
+        if total:
+            found[name] = int(total[1])
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Lay the rows out for reading."""
+    out = Table("target", "mode", "impl")
+    for heading in ("launches/frame", "MB", "cycles/frame", "bundles/frame"):
+        out.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        out.add_row(
+            row["target"],
+            row["mode"],
+            row["impl"],
+            f"{row['launches']:.1f}",
+            f"{row['temporaries'] / 1e6:.1f}",
+            f"{row['cycles']:,.0f}" if "cycles" in row else "",
+            f"{row['bundles']:,.0f}" if "bundles" in row else "",
+        )
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, prog="python -m benchmarks.kernels")))
