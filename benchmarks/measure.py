@@ -98,7 +98,7 @@ def agreement(result: Any, reference: Any) -> float:
 def gradient_error(result: Any, truth: np.ndarray) -> float:
     """Return the largest error of an entry of the gradient of the sum of losses.
 
-    So of an utterance's own loss, where an entry is at most 1; run was that of the mean.
+    An entry belongs to one utterance then, and is at most 1; run was the mean.
     """
     gradient = np.asarray(result[1], np.float64)
     return float(np.abs(len(truth) * gradient - truth).max())

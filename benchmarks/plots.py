@@ -45,6 +45,7 @@ def draw_cases(rows: Rows) -> Any:
     cases = list(dict.fromkeys(row["case"] for row in rows))
     figure, panels = _panels(len(modes), 1, height=0.6 + 2.6 * len(modes))
     width = 0.8 / max(1, len(names))
+    ratios = [row["ratio"] for row in timed]
     for axes, mode in zip(panels[:, 0], modes, strict=True):
         for number, name in enumerate(names):
             bars = _some(timed, impl=name, mode=mode)
@@ -61,8 +62,10 @@ def draw_cases(rows: Rows) -> Any:
             )
         axes.set_yscale("log")
         axes.axhline(1, color="black", linewidth=1)
+        axes.set_ylim(min(0.5, *ratios) * 0.9, max(ratios) * 1.7)
         axes.yaxis.set_major_formatter("{x:g}×")
-        axes.set_ylabel(f"time over {first}'s\n{_TITLES[mode]}")
+        axes.set_ylabel(f"time over that of {first}")
+        axes.annotate(_TITLES[mode], (0.01, 0.93), xycoords="axes fraction")
         axes.set_xticks(range(len(cases)), [case.replace("_", "\n") for case in cases])
         axes.tick_params(axis="x", length=0)
     _legend(figure, panels)
@@ -82,6 +85,8 @@ def draw_sweeps(rows: Rows) -> Any:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.xaxis.set_major_formatter(_power)
+            axes.yaxis.set_major_formatter("{x:,g}")
+            axes.yaxis.set_minor_formatter("")
         column[1].set_xlabel(_SIZES[letter])
     panels[0, 0].set_ylabel("loss and gradient, ms")
     panels[1, 0].set_ylabel("temporaries, MB")
@@ -102,12 +107,13 @@ def _line(axes: Any, points: Rows, size: str, cost: Any, name: str) -> None:
         if "seconds" not in row and not row.get("note", "").startswith("skipped")
     ]
     if cost is _milliseconds:
-        heights, transform = [0.94] * len(failed), axes.get_xaxis_transform()
+        # One below the other: several may fail at the same size.
+        height = 0.98 - 0.06 * list(_COLOURS).index(name)
+        heights, transform = [height] * len(failed), axes.get_xaxis_transform()
     else:
         by_size = dict(known)
-        heights, transform = [by_size.get(x) for x in failed], axes.transData
-        failed = [x for x, y in zip(failed, heights, strict=True) if y is not None]
-        heights = [y for y in heights if y is not None]
+        failed = [x for x in failed if x in by_size]
+        heights, transform = [by_size[x] for x in failed], axes.transData
     if failed:
         axes.plot(
             failed,
@@ -117,6 +123,7 @@ def _line(axes: Any, points: Rows, size: str, cost: Any, name: str) -> None:
             markersize=10,
             markeredgewidth=2.5,
             transform=transform,
+            label="did not run",
         )
 
 
@@ -157,10 +164,11 @@ def _legend(figure: Any, panels: Any) -> None:
     for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    names = sorted(entries, key=[*CONTENDERS, "did not run"].index)
     figure.legend(
-        entries.values(),
-        entries.keys(),
+        [entries[name] for name in names],
+        names,
         loc="outside upper center",
-        ncols=len(entries),
+        ncols=len(names),
         frameon=False,
     )

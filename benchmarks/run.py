@@ -39,7 +39,7 @@ class Options:
     sweep: tuple[str, ...] = ()
     """Sizes to double, value and gradient: T U V B."""
     impl: tuple[str, ...] = ()
-    """Contenders; by default all of them on cases, and blocked optax torch on sweeps."""
+    """Contenders; by default all on cases, and blocked, optax and torch on sweeps."""
     mode: tuple[str, ...] = MODES
     """Modes of the cases."""
     rounds: int = 11

@@ -1,6 +1,7 @@
 """How cost grows with one size at a time, by powers of two, the others held."""
 
 import dataclasses
+from typing import Any
 
 from tests.cases import Case
 
@@ -19,7 +20,8 @@ class Sweep:
 
     def cases(self) -> list[Case]:
         """Return full-length batches, smallest first."""
-        sizes, cases = self.others.copy(), []
+        sizes: dict[str, Any] = dict(self.others)
+        cases = []
         value = self.first
         while value <= self.last:
             sizes[self.size] = value
