@@ -25,12 +25,12 @@ _SIZES = {"T": "frames T", "U": "labels U", "V": "classes V", "B": "utterances B
 def plot(rows: Rows, record: pathlib.Path) -> list[pathlib.Path]:
     """Save what the rows can show beside the record; return the paths."""
     pictures = {
-        "cases": (draw_cases, [row for row in rows if "sweep" not in row]),
-        "sweeps": (draw_sweeps, [row for row in rows if "sweep" in row]),
+        "cases": (draw_cases, [row for row in rows if "sweep" not in row], 2),
+        "sweeps": (draw_sweeps, [row for row in rows if "sweep" in row], 1),
     }
     paths = []
-    for name, (draw, some) in pictures.items():
-        if any("seconds" in row for row in some):
+    for name, (draw, some, fewest) in pictures.items():
+        if len({row["impl"] for row in some if "seconds" in row}) >= fewest:
             paths.append(record.with_name(f"{record.stem}_{name}.png"))
             draw(some).savefig(paths[-1], dpi=100)
     return paths
@@ -95,7 +95,7 @@ def draw_sweeps(rows: Rows) -> Any:
 
 
 def _line(axes: Any, points: Rows, size: str, cost: Any, name: str) -> None:
-    """Draw one contender; the cross of a run that was not made is high up."""
+    """Draw one contender; no time is known where it did not run: a cross on top."""
     known = [(row[size], cost(row)) for row in points]
     known = [(x, y) for x, y in known if not math.isnan(y)]
     if known:
