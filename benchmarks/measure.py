@@ -13,6 +13,8 @@ from tests.oracle import batch_loss_and_gradient
 
 # optax is off by 1e-2 in the gradient of long utterances; a wrong loss is off by more.
 _AGREEMENT = 5e-2
+# Seconds for one contender on one batch, or a rival of minutes would take hours.
+_PATIENCE = 60
 
 
 class Bench:
@@ -45,7 +47,7 @@ class Bench:
         Who is trusted is timed even where it disagrees: it has agreed on smaller
         batches, so it is called rightly, and what is off is its own float32.
         """
-        rows, programs, reference = [], {}, None
+        rows, programs, spent, reference = [], {}, {}, None
         for name in names:
             row = self.about | {"mode": mode, "impl": name}
             rows.append(row)
@@ -59,7 +61,9 @@ class Bench:
                 row["note"] = shortage(program, available())
                 if row["note"]:
                     continue
+                start = time.perf_counter()
                 result = program.run()
+                spent[name] = time.perf_counter() - start
             except Exception as error:  # a row in the table, not the end
                 lines = str(error).splitlines() or [""]
                 row["note"] = f"failed: {type(error).__name__}: {lines[0][:80]}"
@@ -74,11 +78,14 @@ class Bench:
                     continue
                 row["note"] = f"differs by {row['difference']:.1g}"
             programs[name] = program
-        seconds = interleave(programs, rounds)
+        seconds = interleave(programs, rounds, spent)
         for row in rows:
             if row["impl"] in seconds:
-                row["seconds"] = seconds[row["impl"]]
-                row["ratio"] = ratio(row["seconds"], next(iter(seconds.values())))
+                times = row["seconds"] = seconds[row["impl"]]
+                row["ratio"] = ratio(times, next(iter(seconds.values())))
+                if len(times) < rounds:
+                    slow = f"slow: {len(times)} of {rounds} rounds"
+                    row["note"] = "; ".join(filter(None, (row["note"], slow)))
         return [{k: v for k, v in row.items() if v is not None} for row in rows]
 
 
@@ -104,26 +111,35 @@ def gradient_error(result: Any, truth: np.ndarray) -> float:
     return float(np.abs(len(truth) * gradient - truth).max())
 
 
-def interleave(programs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
+def interleave(
+    programs: dict[str, Program], rounds: int, spent: dict[str, float] | None = None
+) -> dict[str, list[float]]:
     """Run every program once a round, after one round that does not count.
 
     In another order each round: the threads of one may still spin, and hold a core,
-    when the next one starts.
+    when the next one starts. Who has spent (here, and before) more than a minute is
+    timed in the first round only, or in no further one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+    spent = dict.fromkeys(programs, 0.0) | (spent or {})
     order = np.random.default_rng(0)
     for count in range(rounds + 1):
         for name in order.permutation(list(programs)):
+            if spent[name] > _PATIENCE and (count == 0 or seconds[name]):
+                continue
             start = time.perf_counter()
             programs[name].run()
+            time_taken = time.perf_counter() - start
+            spent[name] += time_taken
             if count:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time_taken)
     return seconds
 
 
 def ratio(theirs: list[float], ours: list[float]) -> float:
-    """Return the median over rounds of their time over ours."""
-    return float(np.median(np.asarray(theirs) / np.asarray(ours)))
+    """Return the median, over the rounds that both ran, of their time over ours."""
+    both = min(len(theirs), len(ours))
+    return float(np.median(np.asarray(theirs[:both]) / np.asarray(ours[:both])))
 
 
 def _parts(result: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -144,6 +145,24 @@ def test_bad_options(change, message, capsys):
 def test_ratio_is_taken_round_by_round():
     """A slow round slows both; the ratio must not see it."""
     assert measure.ratio([2.0, 200.0, 2.0], [1.0, 100.0, 1.0]) == 2
+
+
+def test_a_slow_rival_runs_fewer_rounds(monkeypatch, bench):
+    """Ours keeps all of its rounds; the ratio is over those that both ran."""
+    monkeypatch.setattr(measure, "_PATIENCE", 0.05)
+    result = (np.array(1.0),)
+
+    def sleep():
+        time.sleep(0.1)
+        return result
+
+    monkeypatch.setitem(contenders.CONTENDERS, "fast", fake())
+    monkeypatch.setitem(contenders.CONTENDERS, "slow", fake(run=sleep))
+    fast, slow = bench.measure("value", ("fast", "slow"), 3)
+    assert [len(row["seconds"]) for row in (fast, slow)] == [3, 1]
+    assert slow["note"] == "slow: 1 of 3 rounds"
+    assert slow["ratio"] == pytest.approx(slow["seconds"][0] / fast["seconds"][0])
+    assert "note" not in fast
 
 
 def test_agreement_sees_loss_and_gradient():
