@@ -117,8 +117,8 @@ def interleave(
     """Run every program once a round, after one round that does not count.
 
     In another order each round: the threads of one may still spin, and hold a core,
-    when the next one starts. Who has spent (here, and before) more than a minute is
-    timed in the first round only, or in no further one.
+    when the next one starts. Who has spent a minute, `spent` before included, takes no
+    further turn once it has been timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     spent = dict.fromkeys(programs, 0.0) | (spent or {})
