@@ -34,8 +34,8 @@ demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for op
 test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-bench: $(VENV)/.bench ## time every contender on the bench cases; ARGS="--help" for options
-	$(BIN)/python -m benchmarks.run $(ARGS)
+bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
+	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py $(ARGS)

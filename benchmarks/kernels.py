@@ -10,7 +10,6 @@ started. No speed is measured here, nor can it be concluded.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -18,10 +17,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import tyro
 from jax.sharding import PartitionSpec
@@ -29,25 +26,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import jax_ctc
 from benchmarks import hlo, targets
-from benchmarks.contenders import MODES, optax_with_lengths
-from benchmarks.run import environment
+from benchmarks.about import about
+from benchmarks.contenders import MODES
+from benchmarks.contenders.on_jax import LOSSES, in_mode
 from tests.cases import Case, named, tagged
 
-
-def ours(implementation: str, blank_id: int) -> Callable[..., jax.Array]:
-    """`ctc_loss` by the named implementation."""
-    return functools.partial(
-        jax_ctc.ctc_loss, blank_id=blank_id, implementation=implementation
-    )
-
-
-LOSSES: dict[str, Callable[[int], Callable[..., jax.Array]]] = {
-    "blocked": functools.partial(ours, "blocked"),
-    "scan": functools.partial(ours, "scan"),
-    "optax": optax_with_lengths,
-}
 _BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
 
 
@@ -83,9 +67,9 @@ def main(options: Options) -> int:
                 for job in progress.track(jobs)
             ]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    about = environment()
+    where = about()
     with options.out.open("w") as file:
-        file.writelines(json.dumps(row | about) + "\n" for row in rows)
+        file.writelines(json.dumps(row | where) + "\n" for row in rows)
     Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
     print(f"{len(rows)} rows in {options.out}")
     return 0
@@ -154,11 +138,7 @@ def build(case: Case, target: str, impl: str, mode: str) -> Any:
         ((case.batch,), jnp.int32),
         ((case.batch,), jnp.int32),
     ]
-
-    def mean(*arrays: jax.Array) -> jax.Array:
-        return jnp.mean(LOSSES[impl](case.blank_id)(*arrays))
-
-    function = mean if mode == "value" else jax.value_and_grad(mean)
+    function = in_mode(LOSSES[impl](case.blank_id), mode)
     return targets.compile_for(
         mesh, function, *((shape, dtype, PartitionSpec()) for shape, dtype in shapes)
     )

@@ -1,11 +1,92 @@
 """Agreement first, then time: contenders take turns, so noise falls on all alike."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import Program
+from benchmarks.contenders import CONTENDERS, Program, missing
+from benchmarks.memory import available, shortage
+from tests.cases import Case
+from tests.oracle import batch_loss_and_gradient
+
+# optax is off by 1e-2 in the gradient of long utterances; a wrong loss is off by more.
+_AGREEMENT = 5e-2
+# Seconds for one contender on one batch, or a rival of minutes would take hours.
+_PATIENCE = 60
+
+
+class Bench:
+    """One batch, for every contender and mode; its float64 gradient is found once."""
+
+    def __init__(self, case: Case, labels: dict[str, Any], precise: bool = True):
+        """Make the batch.
+
+        Args:
+            case: whose batch it is.
+            labels: what every row says besides: the name of the case or the sweep.
+            precise: whether gradients are held against float64 ones.
+        """
+        self.batch = case.make()
+        sizes = ("batch", "frames", "classes", "labels")
+        self.about = labels | {size: getattr(case, size) for size in sizes}
+        self.truth = None
+        if precise:
+            self.truth = batch_loss_and_gradient(*self.batch)[1]
+
+    def measure(
+        self,
+        mode: str,
+        names: Iterable[str],
+        rounds: int,
+        trusted: frozenset[str] | set[str] = frozenset(),
+    ) -> list[dict[str, Any]]:
+        """Return one row per contender; one that is missing or fails says so.
+
+        Who is trusted is timed even where it disagrees: it has agreed on smaller
+        batches, so it is called rightly, and what is off is its own float32.
+        """
+        rows, programs, spent, reference = [], {}, {}, None
+        for name in names:
+            row = self.about | {"mode": mode, "impl": name}
+            rows.append(row)
+            row["note"] = missing(name)
+            if row["note"]:
+                continue
+            try:
+                program = CONTENDERS[name](self.batch, mode)
+                row["lower_s"], row["compile_s"] = program.lower_s, program.compile_s
+                row["temporaries"] = program.temporaries
+                row["note"] = shortage(program, available())
+                if row["note"]:
+                    continue
+                start = time.perf_counter()
+                result = program.run()
+                spent[name] = time.perf_counter() - start
+            except Exception as error:  # a row in the table, not the end
+                lines = str(error).splitlines() or [""]
+                row["note"] = f"failed: {type(error).__name__}: {lines[0][:80]}"
+                continue
+            reference = result if reference is None else reference
+            row["difference"] = agreement(result, reference)
+            if mode == "value_and_grad" and self.truth is not None:
+                row["gradient_error"] = gradient_error(result, self.truth)
+            if not row["difference"] <= _AGREEMENT:
+                if name not in trusted:
+                    row["note"] = "disagrees: not timed"
+                    continue
+                row["note"] = f"differs by {row['difference']:.1g}"
+            programs[name] = program
+        seconds = interleave(programs, rounds, spent)
+        for row in rows:
+            if row["impl"] in seconds:
+                times = row["seconds"] = seconds[row["impl"]]
+                row["ratio"] = ratio(times, next(iter(seconds.values())))
+                if len(times) < rounds:
+                    slow = f"slow: {len(times)} of {rounds} rounds"
+                    row["note"] = "; ".join(filter(None, (row["note"], slow)))
+        return [{k: v for k, v in row.items() if v is not None} for row in rows]
 
 
 def agreement(result: Any, reference: Any) -> float:
@@ -21,21 +102,44 @@ def agreement(result: Any, reference: Any) -> float:
     return error
 
 
-def interleave(programs: dict[str, Program], rounds: int) -> dict[str, list[float]]:
+def gradient_error(result: Any, truth: np.ndarray) -> float:
+    """Return the largest error of an entry of the gradient of the sum of losses.
+
+    An entry belongs to one utterance then, and is at most 1; run was the mean.
+    """
+    gradient = np.asarray(result[1], np.float64)
+    return float(np.abs(len(truth) * gradient - truth).max())
+
+
+def interleave(
+    programs: dict[str, Program], rounds: int, spent: dict[str, float] | None = None
+) -> dict[str, list[float]]:
     """Run every program once a round, after one round that does not count.
 
     In another order each round: the threads of one may still spin, and hold a core,
-    when the next one starts.
+    when the next one starts. Who has spent a minute, `spent` before included, takes no
+    further turn once it has been timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+    spent = dict.fromkeys(programs, 0.0) | (spent or {})
     order = np.random.default_rng(0)
     for count in range(rounds + 1):
         for name in order.permutation(list(programs)):
+            if spent[name] > _PATIENCE and (count == 0 or seconds[name]):
+                continue
             start = time.perf_counter()
             programs[name].run()
+            time_taken = time.perf_counter() - start
+            spent[name] += time_taken
             if count:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time_taken)
     return seconds
+
+
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """Return the median, over the rounds that both ran, of their time over ours."""
+    both = min(len(theirs), len(ours))
+    return float(np.median(np.asarray(theirs[:both]) / np.asarray(ours[:both])))
 
 
 def _parts(result: Any) -> tuple[Any, ...]:

@@ -1,34 +1,33 @@
-"""Time, compile time and temporaries of every contender on the `bench` cases.
+"""Time, compile time, temporaries and gradient error of every contender.
 
     python -m benchmarks.run --case char ocr --impl blocked optax --mode value
+    python -m benchmarks.run --case --sweep T U V B
 
-One JSON line per row goes to --out; a table to the terminal. `time` is the median with
-the quartiles, `ratio` the median over rounds of the contender's time over that of
-the first contender in the same round: above 1 means that the first is faster.
+One JSON line per row goes to --out as soon as it is known; a table to the terminal, and
+pictures beside --out. `time` is the median with the quartiles, `ratio` the median over
+rounds of the contender's time over that of the first contender in the same round:
+above 1 means that the first is faster.
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
-import platform
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS, MODES, missing
-from benchmarks.measure import agreement, interleave
+from benchmarks.about import about
+from benchmarks.contenders import CONTENDERS, MODES, SWEPT
+from benchmarks.measure import Bench
+from benchmarks.plots import plot
+from benchmarks.sweeps import ROUNDS, SWEEPS
 from tests.cases import named, tagged
-
-# optax is off by 1e-2 in the gradient of long utterances; a wrong loss is off by more.
-_AGREEMENT = 5e-2
 
 
 @dataclasses.dataclass
@@ -36,10 +35,17 @@ class Options:
     """What to measure, and how often."""
 
     case: tuple[str, ...] = tuple(case.name for case in tagged("bench"))
-    impl: tuple[str, ...] = tuple(CONTENDERS)
+    """Batches of real sizes; none: --case with nothing after it."""
+    sweep: tuple[str, ...] = ()
+    """Sizes to double, value and gradient: T U V B."""
+    impl: tuple[str, ...] = ()
+    """Contenders; by default all on cases, and blocked, optax and torch on sweeps."""
     mode: tuple[str, ...] = MODES
+    """Modes of the cases."""
     rounds: int = 11
+    """How often every contender runs a case; a sweep at most 3 times."""
     out: pathlib.Path = pathlib.Path("out/bench.jsonl")
+    """The record; an old one is overwritten."""
 
 
 def main(options: Options) -> int:
@@ -48,21 +54,23 @@ def main(options: Options) -> int:
     if fault:
         print(fault, file=sys.stderr)
         return 2
-    rows: list[dict[str, Any]] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(options.case) * len(options.mode))
-        for name in options.case:
-            for mode in options.mode:
-                progress.update(task, description=f"{name} {mode}")
-                rows += measure(name, mode, options)
-                progress.advance(task)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    about = environment()
-    with options.out.open("w") as file:
-        file.writelines(json.dumps(row | about) + "\n" for row in rows)
+    rows, where = [], about()
+    with (
+        options.out.open("w") as file,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        task = progress.add_task("", total=None)
+        for some in measure(
+            options, lambda now: progress.update(task, description=now)
+        ):
+            file.writelines(json.dumps(row | where) + "\n" for row in some)
+            file.flush()  # whatever kills the next one, these are kept
+            rows += some
     # A pipe has no width of its own, and a cut figure is no figure.
-    Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
-    print(f"{len(rows)} rows in {options.out}")
+    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    for path in (options.out, *plot(rows, options.out)):
+        print(path)
     return 0
 
 
@@ -70,56 +78,44 @@ def find_fault(options: Options) -> str | None:
     """Name the first option that cannot be meant."""
     known = {
         "--case": [case.name for case in tagged("bench")],
+        "--sweep": list(SWEEPS),
         "--impl": list(CONTENDERS),
         "--mode": list(MODES),
     }
-    for (flag, names), given in zip(
-        known.items(), (options.case, options.impl, options.mode), strict=True
-    ):
-        for name in given:
+    for flag, names in known.items():
+        for name in getattr(options, flag.removeprefix("--")):
             if name not in names:
                 return f"{flag} {name!r} is unknown; choose from {', '.join(names)}"
     if options.rounds < 1:
         return f"--rounds must be at least 1; got {options.rounds}"
+    if not (options.case or options.sweep):
+        return "nothing to measure: give --case or --sweep a name"
     return None
 
 
-def measure(case_name: str, mode: str, options: Options) -> list[dict[str, Any]]:
-    """Return one row per contender; one that is missing or fails says so."""
-    batch = named(case_name).make()
-    programs, rows = {}, []
-    for name in options.impl:
-        row: dict[str, Any] = {"case": case_name, "mode": mode, "impl": name}
-        rows.append(row)
-        reason = missing(name)
-        if reason:
-            row["note"] = reason
-            continue
-        try:
-            program = CONTENDERS[name](batch, mode)
-            result = program.run()
-        except (MemoryError, RuntimeError) as error:  # a row in the table, not the end
-            row["note"] = f"failed: {str(error).splitlines()[0][:80]}"
-            continue
-        reference = programs[next(iter(programs))].run() if programs else result
-        row["difference"] = agreement(result, reference)
-        if not row["difference"] <= _AGREEMENT:
-            row["note"] = "disagrees: not timed"
-            continue
-        programs[name] = program
-        row["lower_s"], row["compile_s"] = program.lower_s, program.compile_s
-        row["temporaries"] = program.temporaries
-    seconds = interleave(programs, options.rounds)
-    for row in rows:
-        if row["impl"] in seconds:
-            row["seconds"] = seconds[row["impl"]]
-            row["ratio"] = ratio(row["seconds"], seconds[next(iter(seconds))])
-    return rows
-
-
-def ratio(theirs: list[float], ours: list[float]) -> float:
-    """Return the median over rounds of their time over ours."""
-    return float(np.median(np.asarray(theirs) / np.asarray(ours)))
+def measure(
+    options: Options, say: Callable[[str], Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each case and mode, then those of each point of the sweeps."""
+    for name in options.case:
+        say(f"{name}: gradient in float64")
+        bench = Bench(named(name), {"case": name})
+        for mode in options.mode:
+            say(f"{name}: {mode}")
+            yield bench.measure(mode, options.impl or CONTENDERS, options.rounds)
+    for letter in options.sweep:
+        trusted: set[str] = set()
+        for case in SWEEPS[letter].cases():
+            say(case.name)
+            bench = Bench(case, {"case": case.name, "sweep": letter}, precise=False)
+            rows = bench.measure(
+                "value_and_grad",
+                options.impl or SWEPT,
+                min(options.rounds, ROUNDS),
+                trusted,
+            )
+            trusted |= {row["impl"] for row in rows if "seconds" in row}
+            yield rows
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -127,41 +123,20 @@ def table(rows: list[dict[str, Any]]) -> Table:
     out = Table()
     for heading in ("case", "mode", "impl", "time, ms", "ratio", "compile, s", "MB"):
         out.add_column(heading, no_wrap=True)
+    out.add_column("gradient error")
     out.add_column("note")
     for row in rows:
-        cells = ["", "", "", ""]
+        cells = ["", ""]
         if "seconds" in row:
             low, middle, high = np.percentile(row["seconds"], [25, 50, 75]) * 1e3
-            cells[0] = f"{middle:.1f} ({low:.1f}-{high:.1f})"
-            cells[1] = f"{row['ratio']:.2f}"
-        if row.get("compile_s") is not None:
-            cells[2] = f"{row['compile_s']:.1f}"
-            cells[3] = f"{row['temporaries'] / 1e6:.1f}"
+            cells = [f"{middle:.1f} ({low:.1f}-{high:.1f})", f"{row['ratio']:.2f}"]
+        cells += [
+            f"{row['compile_s']:.1f}" if "compile_s" in row else "",
+            f"{row['temporaries'] / 1e6:.1f}" if "temporaries" in row else "",
+            f"{row['gradient_error']:.1e}" if "gradient_error" in row else "",
+        ]
         out.add_row(row["case"], row["mode"], row["impl"], *cells, row.get("note", ""))
     return out
-
-
-def environment() -> dict[str, Any]:
-    """Return what a reader must know to compare two records."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    versions = {}
-    for package in ("jax", "jaxlib", "numpy", "optax", "torch"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "device": str(jax.devices()[0].device_kind),
-        "machine": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "commit": commit.stdout.strip() or "unknown",
-    }
 
 
 if __name__ == "__main__":

@@ -2,22 +2,35 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
 
-from benchmarks import contenders, hlo, kernels, measure, pods, run, targets
+from benchmarks import (
+    contenders,
+    hlo,
+    kernels,
+    measure,
+    memory,
+    plots,
+    pods,
+    run,
+    sweeps,
+    targets,
+)
+from tests import oracle
 from tests.cases import named
 
 
 @pytest.mark.relaxed
 def test_a_record_of_one_case(tmp_path, capsys):
-    """Every row has its figures, in the file and in the table."""
+    """Every row has its figures, in the file, in the table and in the picture."""
     out = tmp_path / "deep" / "record.jsonl"
     options = run.Options(
         case=("one_utterance",),
         impl=("blocked", "optax"),
-        mode=("value",),
+        mode=("value_and_grad",),
         rounds=2,
         out=out,
     )
@@ -25,40 +38,92 @@ def test_a_record_of_one_case(tmp_path, capsys):
     blocked, optax = (json.loads(line) for line in out.read_text().splitlines())
     assert [blocked["impl"], optax["impl"]] == ["blocked", "optax"]
     assert blocked["ratio"] == 1
-    assert optax["difference"] < 1e-5
+    assert blocked["gradient_error"] < 1e-6 < optax["gradient_error"] < 1e-2
     for row in blocked, optax:
+        assert [row[size] for size in SIZES] == [1, 800, 32, 80]
         assert len(row["seconds"]) == 2
         assert min(row["seconds"]) > 0
         assert row["compile_s"] > 0
         assert row["temporaries"] > 0
         assert row["versions"]["jax"]
-    assert "one_utterance" in capsys.readouterr().out
+        assert row["cpu"]
+        assert row["cores"] >= 1
+    shown = capsys.readouterr().out
+    assert "one_utterance" in shown
+    assert f"{optax['gradient_error']:.1e}" in shown
+    assert (out.parent / "record_cases.png").stat().st_size > 1000
+    assert not (out.parent / "record_sweeps.png").exists()
+    assert plots.plot([blocked], out) == []  # nothing to compare
 
 
-def test_a_wrong_loss_is_not_timed(monkeypatch, tmp_path):
-    def half(batch, mode):
-        good = contenders.CONTENDERS["blocked"](batch, mode)
-        return good._replace(run=lambda: good.run() / 2)
-
-    monkeypatch.setitem(run.CONTENDERS, "half", half)
-    options = run.Options(impl=("blocked", "half"), rounds=1)
-    _, row = run.measure("one_utterance", "value", options)
-    assert row["note"] == "disagrees: not timed"
-    assert "seconds" not in row
+SIZES = ("batch", "frames", "classes", "labels")
 
 
-def test_a_failure_is_a_row(monkeypatch):
+@pytest.fixture
+def bench():
+    """Return the smallest ragged batch, to be measured."""
+    return measure.Bench(named("ragged"), {"case": "ragged"})
+
+
+def fake(value=1.0, gradient=None, **facts):
+    """Return a contender that takes no time."""
+    result = (np.array(value), gradient) if gradient is not None else (np.array(value),)
+
+    def build(batch, mode):
+        return contenders.Program(lambda: result, 0.1, 0.2, 100)._replace(**facts)
+
+    return build
+
+
+def test_a_wrong_loss_is_not_timed(monkeypatch, bench):
+    monkeypatch.setitem(contenders.CONTENDERS, "right", fake())
+    monkeypatch.setitem(contenders.CONTENDERS, "half", fake(0.5))
+    right, half = bench.measure("value", ("right", "half"), 1)
+    assert half["note"] == "disagrees: not timed"
+    assert "seconds" in right
+    assert "seconds" not in half
+
+
+def test_whoever_agreed_before_is_timed_and_says_that_it_is_off(monkeypatch, bench):
+    """Or the longest inputs would lose every rival, to its float32."""
+    monkeypatch.setitem(contenders.CONTENDERS, "right", fake())
+    monkeypatch.setitem(contenders.CONTENDERS, "half", fake(0.5))
+    _, half = bench.measure("value", ("right", "half"), 1, trusted={"half"})
+    assert half["note"] == "differs by 0.5"
+    assert half["seconds"]
+
+
+def test_a_failure_is_a_row(monkeypatch, bench):
     def full(batch, mode):
         raise MemoryError("out of memory\nby far")
 
-    monkeypatch.setitem(run.CONTENDERS, "full", full)
-    [row] = run.measure("one_utterance", "value", run.Options(impl=("full",)))
-    assert row["note"] == "failed: out of memory"
+    monkeypatch.setitem(contenders.CONTENDERS, "full", full)
+    monkeypatch.setitem(contenders.CONTENDERS, "right", fake())
+    row, right = bench.measure("value", ("full", "right"), 1)
+    assert row["note"] == "failed: MemoryError: out of memory"
+    assert right["ratio"] == 1
 
 
-def test_a_missing_package_is_a_row(monkeypatch):
+def test_what_does_not_fit_is_not_run(monkeypatch, bench):
+    """Linux would end the process, and the record with it."""
+
+    def run_it():
+        raise AssertionError("was run")
+
+    monkeypatch.setitem(
+        contenders.CONTENDERS, "huge", fake(run=run_it, needs=28_000_000_000)
+    )
+    monkeypatch.setattr(measure, "available", lambda: 16_000_000_000)
+    [row] = bench.measure("value", ("huge",), 1)
+    expected = "needs 28.0 GB of temporaries, the machine has 16.0 GB"
+    assert row["note"] == expected
+    assert row["temporaries"] == 100
+    assert 10**8 < memory.available() < 10**14
+
+
+def test_a_missing_package_is_a_row(monkeypatch, bench):
     monkeypatch.setattr(contenders, "_NEEDS", {"torch": "no_such_package"})
-    [row] = run.measure("one_utterance", "value", run.Options(impl=("torch",)))
+    [row] = bench.measure("value", ("torch",), 1)
     assert row["note"] == "skipped: no_such_package is not installed"
 
 
@@ -66,9 +131,11 @@ def test_a_missing_package_is_a_row(monkeypatch):
     ("change", "message"),
     [
         ({"case": ("chars",)}, "--case 'chars' is unknown; choose from char,"),
+        ({"sweep": ("t",)}, "--sweep 't' is unknown; choose from T, U, V, B"),
         ({"impl": ("jax",)}, "--impl 'jax' is unknown; choose from blocked, scan,"),
         ({"mode": ("vjp",)}, "--mode 'vjp' is unknown; choose from value,"),
         ({"rounds": 0}, "--rounds must be at least 1; got 0"),
+        ({"case": ()}, "nothing to measure: give --case or --sweep a name"),
     ],
 )
 def test_bad_options(change, message, capsys):
@@ -78,7 +145,25 @@ def test_bad_options(change, message, capsys):
 
 def test_ratio_is_taken_round_by_round():
     """A slow round slows both; the ratio must not see it."""
-    assert run.ratio([2.0, 200.0, 2.0], [1.0, 100.0, 1.0]) == 2
+    assert measure.ratio([2.0, 200.0, 2.0], [1.0, 100.0, 1.0]) == 2
+
+
+def test_a_slow_rival_runs_fewer_rounds(monkeypatch, bench):
+    """Ours keeps all of its rounds; the ratio is over those that both ran."""
+    monkeypatch.setattr(measure, "_PATIENCE", 0.05)
+    result = (np.array(1.0),)
+
+    def sleep():
+        time.sleep(0.1)
+        return result
+
+    monkeypatch.setitem(contenders.CONTENDERS, "fast", fake())
+    monkeypatch.setitem(contenders.CONTENDERS, "slow", fake(run=sleep))
+    fast, slow = bench.measure("value", ("fast", "slow"), 3)
+    assert [len(row["seconds"]) for row in (fast, slow)] == [3, 1]
+    assert slow["note"] == "slow: 1 of 3 rounds"
+    assert slow["ratio"] == pytest.approx(slow["seconds"][0] / fast["seconds"][0])
+    assert "note" not in fast
 
 
 def test_agreement_sees_loss_and_gradient():
@@ -90,15 +175,69 @@ def test_agreement_sees_loss_and_gradient():
     assert measure.agreement((1.0, gradient + 0.5), (1.0, gradient)) == 0.5
 
 
+def test_the_gradients_error_is_that_of_the_sum(monkeypatch, bench):
+    """The contender's loss is a mean: its gradient is four times too small."""
+    off = bench.truth / 4
+    off[1, 2, 3] += 0.01
+    monkeypatch.setitem(contenders.CONTENDERS, "off", fake(gradient=off))
+    [row] = bench.measure("value_and_grad", ("off",), 1)
+    assert row["gradient_error"] == pytest.approx(0.04)
+
+
 @pytest.mark.relaxed
-@pytest.mark.skipif(contenders.missing("torch") is not None, reason="needs torch")
-def test_torch_agrees():
-    """In double; in single precision torch itself is off by 1e-3 at this length."""
-    batch = named("one_utterance").make()
-    double = batch._replace(logits=batch.logits.astype(np.float64))
-    blocked = contenders.CONTENDERS["blocked"](batch, "value_and_grad")
-    torch = contenders.CONTENDERS["torch"](double, "value_and_grad")
-    assert measure.agreement(torch.run(), blocked.run()) < 1e-5
+@pytest.mark.filterwarnings("ignore")  # of other people's imports
+@pytest.mark.parametrize("case", ["ragged", "blank_middle"])
+@pytest.mark.parametrize("name", [*contenders._NEEDS, "optax"])
+def test_rivals_are_called_rightly(name, case):
+    """Ragged lengths, repeats and every place of the blank mean the same to them."""
+    if contenders.missing(name):
+        pytest.skip(contenders.missing(name))
+    batch = named(case).make()
+    losses, gradient = oracle.batch_loss_and_gradient(*batch)
+    program = contenders.CONTENDERS[name](batch, "value_and_grad")
+    expected = losses.mean(), gradient / len(losses)
+    assert measure.agreement(program.run(), expected) < 1e-6
+
+
+def test_sweeps_double_one_size():
+    for letter, sweep in sweeps.SWEEPS.items():
+        cases = sweep.cases()
+        sizes = [getattr(case, sweep.size) for case in cases]
+        assert sizes == [sweep.first * 2**n for n in range(len(sizes))]
+        assert sizes[-1] == sweep.last
+        assert cases[0].name == f"{letter}={sweep.first}"
+        for case in cases:
+            assert {k: getattr(case, k) for k in sweep.others} == sweep.others
+
+
+@pytest.mark.parametrize("letter", ["T", "U"])
+def test_sweeps_have_frames_enough(letter):
+    """The shortest of T, and the most labels of U: all others have more room."""
+    sweep = sweeps.SWEEPS[letter]
+    batch = sweep.cases()[0 if letter == "T" else -1].make()
+    repeats = (batch.labels[:, 1:] == batch.labels[:, :-1]).sum(1)
+    assert ((batch.label_lengths + repeats) <= batch.logit_lengths).all()
+
+
+@pytest.mark.relaxed
+def test_a_sweep_is_measured(monkeypatch, tmp_path):
+    """Each point has its sizes, and a contender that would not run has a cross."""
+    sweep = sweeps.Sweep("B", "batch", 1, 2, {"frames": 9, "classes": 5, "labels": 2})
+    monkeypatch.setitem(sweeps.SWEEPS, "B", sweep)
+    monkeypatch.setitem(contenders.CONTENDERS, "optax", fake(needs=10**15))
+    out = tmp_path / "record.jsonl"
+    options = run.Options(case=(), sweep=("B",), impl=("scan", "optax"), out=out)
+    assert run.main(options) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["case"], row["batch"], row["impl"]) for row in rows] == [
+        *(("B=1", 1, "scan"), ("B=1", 1, "optax")),
+        *(("B=2", 2, "scan"), ("B=2", 2, "optax")),
+    ]
+    assert [len(row.get("seconds", "")) for row in rows] == [3, 0, 3, 0]
+    assert "needs 1000000.0 GB" in rows[1]["note"]
+    [axes, below] = plots.draw_sweeps(rows).axes
+    assert axes.get_legend_handles_labels()[1] == ["scan", "did not run"]
+    assert below.get_xlabel() == "utterances B"
 
 
 def test_pods_refuses_what_it_cannot_compile(monkeypatch, capsys):

@@ -1,0 +1,54 @@
+"""What a reader must know to compare two records."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "tensorflow", "keras")
+_CPUINFO = pathlib.Path("/proc/cpuinfo")
+
+
+def about() -> dict[str, Any]:
+    """Return the machine, the versions and the commit."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "device": str(jax.devices()[0].device_kind),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "commit": commit.stdout.strip() or "unknown",
+    }
+
+
+def cpu() -> str:
+    """Return the processor's name, as Linux tells it or as Python does."""
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def version(package: str) -> str | None:
+    """Return the version, or None where the package is not installed.
+
+    TensorFlow without its GPU parts goes by another name.
+    """
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

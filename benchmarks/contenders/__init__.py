@@ -1,0 +1,48 @@
+"""The losses that are compared, each in the form its users write.
+
+A contender turns a batch and a mode into a `Program`. "value" is the mean loss of the
+batch; "value_and_grad" is that and its gradient with respect to the logits.
+"""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable
+
+from benchmarks.contenders.on_jax import jax_program
+from benchmarks.contenders.on_tensorflow import tensorflow_loss
+from benchmarks.contenders.on_torch import torch_loss
+from benchmarks.contenders.program import MODES, Program
+from tests.cases import Batch
+
+__all__ = ["CONTENDERS", "MODES", "SWEPT", "Program", "missing"]
+
+# Read once, when Keras is first imported; and TensorFlow imports Keras.
+os.environ["KERAS_BACKEND"] = "jax"
+
+# The first is the one that ratios are of.
+CONTENDERS: dict[str, Callable[[Batch, str], Program]] = {
+    "blocked": functools.partial(jax_program, "blocked"),
+    "scan": functools.partial(jax_program, "scan"),
+    "optax": functools.partial(jax_program, "optax"),
+    "torch": torch_loss,
+    "tf_sparse": functools.partial(tensorflow_loss, True),
+    "tf_dense": functools.partial(tensorflow_loss, False),
+    "keras": functools.partial(jax_program, "keras"),
+}
+SWEPT = ("blocked", "optax", "torch")
+
+_NEEDS = {
+    "torch": "torch",
+    "tf_sparse": "tensorflow",
+    "tf_dense": "tensorflow",
+    "keras": "keras",
+}
+
+
+def missing(name: str) -> str | None:
+    """Say what package a contender lacks here, or None."""
+    package = _NEEDS.get(name)
+    if package is None or importlib.util.find_spec(package):
+        return None
+    return f"skipped: {package} is not installed"

@@ -1,0 +1,16 @@
+"""What a contender hands over: something to run, and what building it took."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+MODES = ("value", "value_and_grad")
+
+
+class Program(NamedTuple):
+    """One contender, ready to run on one batch."""
+
+    run: Callable[[], Any]  # returns when the result is there
+    lower_s: float | None
+    compile_s: float | None
+    temporaries: int | None  # bytes, where a compiler tells
+    needs: int | None = None  # bytes that a run takes, arguments aside

@@ -1,0 +1,91 @@
+"""Rewrite the tables of README.md and docs/performance.md from a committed record.
+
+    make bench
+    cp out/bench.jsonl benchmarks/results/cpu.jsonl
+    python -m benchmarks.tables
+
+Whatever stands between `<!-- benchmark: NAME -->` and `<!-- end -->` is replaced by the
+table of that name. `--check` changes nothing, and exits with 1 where a page is not what
+the record gives.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+from typing import Any
+
+import tyro
+
+from benchmarks.markdown import TABLES
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECORD = ROOT / "benchmarks/results/cpu.jsonl"
+_BLOCK = re.compile(
+    r"(?P<head><!-- benchmark: (?P<name>\w+) -->\n).*?(?P<tail><!-- end -->)", re.S
+)
+
+
+@dataclasses.dataclass
+class Options:
+    """Which record, and whether pages are written or only compared."""
+
+    record: pathlib.Path = RECORD
+    page: tuple[pathlib.Path, ...] = (ROOT / "README.md", ROOT / "docs/performance.md")
+    check: bool = False
+
+
+def main(options: Options) -> int:
+    """Write or compare every page; 1 if one differs, 2 if nothing can be read."""
+    try:
+        rows = read(options.record)
+        pages = {
+            path: (old := path.read_text(), fill(old, rows)) for path in options.page
+        }
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    stale = {path: new for path, (old, new) in pages.items() if new != old}
+    for path, text in stale.items():
+        if options.check:
+            print(
+                f"{path} is not what {options.record} gives: "
+                f"python -m benchmarks.tables --record {options.record}",
+                file=sys.stderr,
+            )
+        else:
+            path.write_text(text)
+            print(f"wrote {path}")
+    return 1 if options.check and stale else 0
+
+
+def read(record: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the rows of a record."""
+    if not record.exists():
+        raise ValueError(
+            f"no record at {record}: make bench, then cp out/bench.jsonl {record}"
+        )
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    if not rows:
+        raise ValueError(f"{record} is empty: the run that wrote it did not finish")
+    return rows
+
+
+def fill(page: str, rows: list[dict[str, Any]]) -> str:
+    """Return the page with every marked table made anew from the rows."""
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise ValueError(f"no table {name!r}; choose from {', '.join(TABLES)}")
+        return f"{match['head']}\n{TABLES[name](rows)}\n\n{match['tail']}"
+
+    text, count = _BLOCK.subn(table, page)
+    if not count:
+        raise ValueError("a page has no line '<!-- benchmark: NAME -->' to fill")
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, prog="python -m benchmarks.tables")))
