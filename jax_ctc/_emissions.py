@@ -258,7 +258,8 @@ def _gather_from_all(
 ) -> Needed:
     """Gather from the scores where they lie, and keep what was gathered."""
     del rows
-    return stored(_gather(scores, first + row_of_frame, ids))
+    needed = _gather(scores, first + row_of_frame, ids)
+    return needed._replace(label=stored(needed.label))
 
 
 def _gather_from_rows(
