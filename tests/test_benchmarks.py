@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    compare,
     contenders,
+    floor,
     hlo,
     kernels,
     measure,
@@ -366,3 +368,30 @@ def test_collectives_in_loops_count_as_often_as_they_turn(condition, said, turns
     )
     total = 32 * turns + 32 * 5 * turns + 4 if turns else 68
     assert hlo.bytes_sent(found) == (total, turns is not None)
+
+
+def test_floor_reads_and_writes_what_the_loss_does(capsys):
+    """Its gradient is the softmax over what the mean counts."""
+    batch = named("plain").make()
+    mean, gradient = floor.floor(batch).run()
+    total = np.exp(batch.logits).sum(-1)
+    np.testing.assert_allclose(mean, np.log(total).mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        gradient, np.exp(batch.logits) / total[..., None] / total.size, rtol=1e-5
+    )
+    assert floor.main(floor.Options(case=("chars",))) == 2
+    assert "--case 'chars' is unknown; choose from char," in capsys.readouterr().err
+
+
+def test_compare_takes_the_least_of_all_turns(capsys):
+    """And names a commit that is not there."""
+
+    def turn(*seconds):
+        row = {"seconds": seconds, "temporaries": 2e6, "compile_s": 1.0}
+        return {("char", "value"): row}
+
+    shown = compare.table([turn(0.4, 0.2), turn(0.3, 0.5)], [turn(0.1), turn(0.2)])
+    cells = [list(column.cells) for column in shown.columns]
+    assert cells[2:5] == [["200.00 (275.00)"], ["100.00 (125.00)"], ["0.50"]]
+    assert compare.main(compare.Options("no-such-commit")) == 2
+    assert "no commit 'no-such-commit'" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""How much of the loss's time is the lattice: beside the least that a gradient costs.
+
+    python -m benchmarks.floor --case wordpiece big_vocabulary
+
+`floor` is value and gradient of the mean log-sum-exp of the same logits: a pass that
+reads them, a pass that writes a gradient of their size, and no lattice. Whatever the
+loss does cannot be faster, for it does that too. `share` is the floor's part of the
+loss, the median over rounds in which both take turns.
+"""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders.program import Program
+from benchmarks.measure import interleave
+from tests.cases import Batch, named, tagged
+
+
+@dataclasses.dataclass
+class Options:
+    """What to measure, and how often."""
+
+    case: tuple[str, ...] = tuple(case.name for case in tagged("bench"))
+    rounds: int = 21
+
+
+def main(options: Options) -> int:
+    """Print a row per case; 2 if there is no such case."""
+    known = [case.name for case in tagged("bench")]
+    for name in options.case:
+        if name not in known:
+            message = f"--case {name!r} is unknown; choose from {', '.join(known)}"
+            print(message, file=sys.stderr)
+            return 2
+    table = Table("case", "gradient, MB", "loss, ms", "floor, ms", "share")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for name in progress.track(options.case):
+            batch = named(name).make()
+            both = {
+                "loss": CONTENDERS["blocked"](batch, "value_and_grad"),
+                "floor": floor(batch),
+            }
+            seconds = interleave(both, options.rounds)
+            loss, least = (np.asarray(seconds[key]) for key in both)
+            table.add_row(
+                name,
+                f"{batch.logits.nbytes / 1e6:.1f}",
+                f"{np.median(loss) * 1e3:.1f}",
+                f"{np.median(least) * 1e3:.1f}",
+                f"{np.median(least / loss):.2f}",
+            )
+    Console().print(table)
+    return 0
+
+
+def floor(batch: Batch) -> Program:
+    """Compile what has the loss's input and output, and nothing between."""
+
+    def mean(logits: jax.Array) -> jax.Array:
+        return jnp.mean(jax.nn.logsumexp(logits, axis=2))
+
+    logits = jnp.asarray(batch.logits)
+    compiled = jax.jit(jax.value_and_grad(mean)).lower(logits).compile()
+    return Program(lambda: jax.block_until_ready(compiled(logits)), None, None, None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, prog="python -m benchmarks.floor")))
