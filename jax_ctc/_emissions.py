@@ -1,9 +1,10 @@
 """Class scores to lattice scores and back: normalise, gather V to U, scatter U to V.
 
-What all classes have a part in, each frame's normaliser, is found once per call. A
-recursion then reads the few scores that it needs a chunk of frames at a time: neither
-log-probabilities nor a one-hot of T * U * V exist. Here are the library's only
-transposes, from batch-major scores to time-major lattice rows.
+A recursion reads a chunk of frames at a time, and of a chunk the few scores that it
+needs: neither log-probabilities nor a one-hot of T * U * V exist. What all classes have
+a part in, each frame's normaliser, is found once per call on a CPU, and for each chunk
+elsewhere. Here are the library's only transposes, from batch-major scores to time-major
+lattice rows.
 
     log p_t(v)   = scores[t, v] - peak_t - log(total_t)     peak_t: over all classes
     log_emission = scores[t, v] - best_t                    best_t: over the needed ones

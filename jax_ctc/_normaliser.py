@@ -1,4 +1,4 @@
-"""What the scores of a frame are normalised by, once per call for all frames.
+"""What the scores of a frame are normalised by.
 
     peak_t  = max_v scores[t, v]
     total_t = sum_v exp(scores[t, v] - peak_t)

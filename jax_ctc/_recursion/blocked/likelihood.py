@@ -1,7 +1,9 @@
 """The sum over all paths, and its gradient."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -29,7 +31,8 @@ def forward(
     lattice: Lattice, emissions: Emissions, *, layout: Layout
 ) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    return _alpha(lattice, emissions, make_plan(lattice, emissions, layout))[0]
+    plan = make_plan(lattice, emissions, layout)
+    return _forward(lattice, emissions, plan=plan)
 
 
 def forward_backward(
@@ -37,8 +40,23 @@ def forward_backward(
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan = make_plan(lattice, emissions, layout)
+    return _forward_backward(lattice, emissions, plan=plan)
+
+
+# Under `jit` so that one shape is traced once, however many programs it is part of.
+@functools.partial(jax.jit, static_argnames="plan")
+def _forward(
+    lattice: Lattice, emissions: Emissions, *, plan: Plan
+) -> Float[Array, " B"]:
+    return _alpha(lattice, emissions, plan)[0]
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _forward_backward(
+    lattice: Lattice, emissions: Emissions, *, plan: Plan
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     log_value, scale, replay = _alpha(lattice, emissions, plan)
-    beta = layout.pack(final(lattice, zeros(emissions)))
+    beta = plan.layout.pack(final(lattice, zeros(emissions)))
     gradient = write_gradient(
         lattice, emissions, plan, replay, beta, scale, jnp.isfinite(log_value)
     )
