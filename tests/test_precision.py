@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jax_ctc import _extended as extended
 from tests import contract
 from tests.cases import tagged
 
@@ -65,3 +66,14 @@ def test_double_precision_agrees_on_a_long_case(x64):
         )
         np.testing.assert_allclose(loss, exact[0], rtol=1e-12)
         np.testing.assert_allclose(gradient, exact[1], atol=1e-9)
+
+
+def test_powers_of_two_are_rounded_well():
+    """On the emissions' whole range, as well as float32 holds it; 2**0 is 1."""
+    fraction = np.linspace(0, 1, 100_001, dtype=np.float32)[:-1]
+    significand = np.asarray(jax.jit(extended._exp2)(fraction), np.float64)
+    error = significand / np.exp2(fraction.astype(np.float64)) - 1
+    print(f"2**x: off by {np.abs(error).max():.1e}")
+    assert np.abs(error).max() < 2**-23
+    assert significand[0] == 1
+    assert significand.max() <= 2

@@ -126,8 +126,7 @@ def one_row(lattice, emissions, method):
     return method(lattice, emissions, layout=ONE_ROW)
 
 
-# T = 0 becomes one padded frame before it comes to a recursion.
-@pytest.mark.parametrize("name", [name for name in NAMES if named(name).frames])
+@pytest.mark.parametrize("name", READ)
 def test_one_row(name):
     """The lattice of accelerators, on this machine, against the oracle."""
     batch = named(name).make()
