@@ -39,6 +39,7 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
 
 check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
 	$(BIN)/ruff format --check

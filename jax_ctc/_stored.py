@@ -3,7 +3,7 @@
 That compiler emits one loop per output and copies into each loop whatever producers it
 takes for cheap, a gather among them. A gather is not vectorised, and neither is a loop
 that contains one: significand and exponent of the emissions, each of which gathered its
-own scores, took three times as long as gathering them once and splitting them after.
+own scores, took far longer than gathering them once and splitting them after.
 """
 
 import jax
