@@ -22,6 +22,7 @@ from rich.table import Table
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders.program import Program
 from benchmarks.measure import interleave
+from benchmarks.names import unknown
 from tests.cases import Batch, named, tagged
 
 
@@ -36,11 +37,10 @@ class Options:
 def main(options: Options) -> int:
     """Print a row per case; 2 if there is no such case."""
     known = [case.name for case in tagged("bench")]
-    for name in options.case:
-        if name not in known:
-            message = f"--case {name!r} is unknown; choose from {', '.join(known)}"
-            print(message, file=sys.stderr)
-            return 2
+    fault = unknown("--case", options.case, known)
+    if fault:
+        print(fault, file=sys.stderr)
+        return 2
     table = Table("case", "gradient, MB", "loss, ms", "floor, ms", "share")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for name in progress.track(options.case):

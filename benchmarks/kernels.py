@@ -30,6 +30,7 @@ from benchmarks import hlo, targets
 from benchmarks.about import about
 from benchmarks.contenders import MODES
 from benchmarks.contenders.on_jax import LOSSES, in_mode
+from benchmarks.names import unknown
 from tests.cases import Case, named, tagged
 
 _BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
@@ -84,9 +85,9 @@ def find_fault(options: Options) -> str | None:
         "--mode": (options.mode, list(MODES)),
     }
     for flag, (given, names) in known.items():
-        for name in given:
-            if name not in names:
-                return f"{flag} {name!r} is unknown; choose from {', '.join(names)}"
+        fault = unknown(flag, given, names)
+        if fault:
+            return fault
     for name in options.target:
         if targets.missing(name):
             return f"--target {name}: {targets.missing(name)}"

@@ -24,6 +24,7 @@ from rich.table import Table
 
 import jax_ctc
 from benchmarks import hlo, targets
+from benchmarks.names import unknown
 
 NUM_CHIPS = 8
 
@@ -71,13 +72,11 @@ class Options:
 def main(options: Options) -> int:
     """Compile everything asked for; 2 if a target is unknown or cannot be compiled."""
     known = [name for name in targets.TARGETS if name.endswith(f" x {NUM_CHIPS}")]
+    fault = unknown("--target", options.target, known)
+    if fault:
+        print(fault, file=sys.stderr)
+        return 2
     for name in options.target:
-        if name not in known:
-            print(
-                f"--target {name!r} is unknown; choose from {', '.join(known)}",
-                file=sys.stderr,
-            )
-            return 2
         if targets.missing(name):
             print(f"--target {name}: {targets.missing(name)}", file=sys.stderr)
             return 2

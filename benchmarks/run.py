@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks.about import about
 from benchmarks.contenders import CONTENDERS, MODES, SWEPT
 from benchmarks.measure import Bench
+from benchmarks.names import unknown
 from benchmarks.plots import plot
 from benchmarks.sweeps import ROUNDS, SWEEPS
 from tests.cases import named, tagged
@@ -83,9 +84,9 @@ def find_fault(options: Options) -> str | None:
         "--mode": list(MODES),
     }
     for flag, names in known.items():
-        for name in getattr(options, flag.removeprefix("--")):
-            if name not in names:
-                return f"{flag} {name!r} is unknown; choose from {', '.join(names)}"
+        fault = unknown(flag, getattr(options, flag.removeprefix("--")), names)
+        if fault:
+            return fault
     if options.rounds < 1:
         return f"--rounds must be at least 1; got {options.rounds}"
     if not (options.case or options.sweep):
