@@ -44,8 +44,7 @@ constexpr float kLog2e = 1.44269504f;
 // ln 2 in two parts; the first has 9 bits, so that products with integers are exact.
 constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 
-// 2 exp(r) for r in (-ln 2, 0], off by 1.4e-8 relatively; exactly 2 for r = 0. Never
-// below 1: what it is the significand of has an exponent one less.
+// 2 exp(r) for r in (-ln 2, 0], off by 1.4e-8 relatively; exactly 2 for r = 0.
 JAX_CTC_INLINE float two_exp(float r) {
   float p = 0x1.007c2cp-9f;
   p = p * r + 0x1.04b778p-6f;
@@ -64,14 +63,21 @@ JAX_CTC_INLINE float exp_of(float d) {
   return two_exp(r) * pow2(k - 1);
 }
 
-// exp(d) for d <= 0 as an extended-range number, m in [1, 2].
+// exp(d) for d <= 0 as an extended-range number, m within [0.94, 2.13].
+//
+// ln 2 in three parts, of 4 and of 5 bits and the rest: the products are exact down to
+// d = -3.6e5, whether or not a processor has fused multiply-add. Not always is r in
+// (-ln 2, 0]: y is rounded, and k may be off by one. That does no harm; but far down,
+// where float32 numbers are further apart than 0.06, r is all rounding, and is bounded.
 JAX_CTC_INLINE void split(float d, float* m, int32_t* e) {
+  constexpr float kFirst = 0.6875f, kSecond = 0.005615234375f, kRest = 3.19461849e-5f;
   float y = d * kLog2e;
   y = y > float(kZero) ? y : float(kZero);
   const int32_t k = static_cast<int32_t>(y);
-  float r = d - float(k) * kLn2High - float(k) * kLn2Low;
-  r = r > -0.6931472f ? r : -0.6931472f;  // past 2^24 bits, r is all rounding
-  r = r < 0.0f ? r : 0.0f;
+  const float f = float(k);
+  float r = ((d - f * kFirst) - f * kSecond) - f * kRest;
+  r = r > -0.75f ? r : -0.75f;
+  r = r < 0.06f ? r : 0.06f;
   *m = two_exp(r);
   *e = max(k - 1, kZero);
 }

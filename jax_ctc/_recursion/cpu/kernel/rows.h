@@ -4,9 +4,9 @@
 //   label'[n] = p_t(labels_n) * (label[n] + blank[n] + can_skip[n] * label[n-1])
 //
 // Exponents follow a max-plus recursion of their own, and significands ride on it: the
-// largest term enters whole and an emission has a significand in [1, 2], so that they
-// only grow, at most 6-fold a frame. Renormalised every kRenormalise = 16 frames, alpha
-// times beta stays below 2^90.
+// largest term enters whole and an emission has a significand within [0.94, 2.13],
+// so that they grow at most 6.4-fold a frame. Renormalised every kRenormalise = 16
+// frames, alpha times beta stays below 2^90.
 //
 // A row has `width` places for each of blank and label, of which the first N + 1 and N
 // count. What stands in the others is reached from these, but never comes back.
