@@ -19,7 +19,12 @@ REASON = pathlib.Path(__file__).parent / "_not_built.txt"
 # Names that XLA knows the functions by.
 FORWARD = "jax_ctc.cpu.forward"
 FORWARD_BACKWARD = "jax_ctc.cpu.forward_backward"
-_SYMBOLS = {FORWARD: "JaxCtcForward", FORWARD_BACKWARD: "JaxCtcForwardBackward"}
+BEST_PATH = "jax_ctc.cpu.best_path"
+_SYMBOLS = {
+    FORWARD: "JaxCtcForward",
+    FORWARD_BACKWARD: "JaxCtcForwardBackward",
+    BEST_PATH: "JaxCtcBestPath",
+}
 
 
 def missing() -> str | None:

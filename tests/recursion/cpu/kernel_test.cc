@@ -233,6 +233,54 @@ void check(const Case& c, const Result& r, const std::string& name) {
   }
 }
 
+// The path says the labels, is as probable as it says, and none is more so.
+void check_paths(Pool& pool, const Case& c, const std::string& name) {
+  const std::vector<float> scores(c.scores.begin(), c.scores.end());
+  std::vector<float> log_p(c.B);
+  std::vector<int32_t> states(size_t(c.T) * c.B, -1);
+  const Batch<float> batch{c.B,
+                           c.T,
+                           c.V,
+                           c.U,
+                           false,
+                           scores.data(),
+                           c.ids.data(),
+                           c.can_skip.data(),
+                           c.num_labels.data(),
+                           c.lengths.data(),
+                           log_p.data(),
+                           nullptr};
+  expect(find_paths(pool, batch, states.data()), "out of memory");
+  for (int b = 0; b < c.B; ++b) {
+    const std::string where = name + " path " + std::to_string(b);
+    const int frames = c.lengths[b], N = c.num_labels[b];
+    const int* ids = &c.ids[size_t(b) * (c.U + 1)];
+    const double* row = c.scores.data() + size_t(b) * c.T * c.V;
+    if (N < 0 || std::isnan(log_p[b])) continue;
+    std::vector<bool> can_skip;
+    for (int n = 0; n < N; ++n) can_skip.push_back(c.can_skip[b * c.U + n]);
+    const double best = oracle::best({row, row + size_t(frames) * c.V}, frames, c.V,
+                                     {ids, ids + N}, can_skip, ids[c.U]);
+    if (best == oracle::kNone) {
+      expect(log_p[b] == -kInf, where + ": impossible, but has a value");
+      continue;
+    }
+    double sum = 0;
+    int before = 0;
+    for (int t = 0; t < frames; ++t) {
+      const int s = states[size_t(t) * c.B + b], step = s - before;
+      const bool may_skip = step == 2 && s % 2 && s > 1 && can_skip[s / 2];
+      expect(step == 0 || step == 1 || may_skip, where + ": a step that is none");
+      sum += row[size_t(t) * c.V + (s % 2 ? ids[s / 2] : ids[c.U])];
+      before = s;
+    }
+    expect(before == 2 * N || before == 2 * N - 1, where + ": does not reach the end");
+    const double atol = c.atol + 1e-6 * std::abs(best);
+    if (!(std::abs(sum - best) <= atol)) fail(where + " of its states", sum, best);
+    if (!(std::abs(log_p[b] - best) <= atol)) fail(where, log_p[b], best);
+  }
+}
+
 void expect_same(const Result& a, const Result& b, const std::string& what) {
   const auto bits = [](const std::vector<float>& x) {
     return std::string(reinterpret_cast<const char*>(x.data()),
@@ -253,6 +301,7 @@ void random_batches(int count, int seed) {
                 name + ": another number of threads, other bits");
     expect_same(r, run<float>(many, c),
                 name + ": another number of threads, other bits");
+    check_paths(two, c, name);
     if (i % 4 == 0) check<BFloat16>(c, run<BFloat16>(two, c), name + " bfloat16");
     if (i % 4 == 1) check<Float16>(c, run<Float16>(two, c), name + " float16");
   }

@@ -72,4 +72,22 @@ inline Answer solve(const std::vector<double>& scores, int frames, int V,
   return answer;
 }
 
+// log p of the most probable path through the same lattice.
+inline double best(const std::vector<double>& log_p, int frames, int V,
+                   const std::vector<int>& labels, const std::vector<bool>& can_skip,
+                   int blank) {
+  const int S = 2 * int(labels.size()) + 1;
+  std::vector<double> alpha(S, kNone);
+  alpha[0] = 0;
+  for (int t = 0; t < frames; ++t) {
+    for (int s = S - 1; s >= 0; --s) {
+      double most = alpha[s];
+      if (s > 0) most = std::max(most, alpha[s - 1]);
+      if (s % 2 && s > 1 && can_skip[s / 2]) most = std::max(most, alpha[s - 2]);
+      alpha[s] = most + log_p[size_t(t) * V + (s % 2 ? labels[s / 2] : blank)];
+    }
+  }
+  return std::max(alpha[S - 1], S > 1 ? alpha[S - 2] : kNone);
+}
+
 }  // namespace oracle

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "paths.h"
 #include "pool.h"
 #include "utterance.h"
 #include "walk.h"
@@ -62,15 +63,6 @@ inline void expect_writes(void* start, int64_t bytes) {
 #else
   (void)start, (void)bytes;
 #endif
-}
-
-template <typename S>
-bool has_bad_frame(const Utterance<S>& u) {
-  float peak;
-  for (int t = 0; t < u.frames; ++t) {
-    if (!find_peak(u.row(t), u.V, &peak)) return true;
-  }
-  return false;
 }
 
 // An utterance that needs no walk is finished here; true if one is needed.
@@ -154,6 +146,17 @@ bool score(Pool& pool, const Batch<S>& batch) try {
   const Utterance<S>* u = all.data();
   return share<Halves>(pool, batch.B,
                        [u](int64_t i, Halves& h) { walk(u[i], h.left, h.right); });
+} catch (const std::bad_alloc&) {
+  return false;
+}
+
+// Find the most probable paths: states [T, B], and log p in log_z; false as above.
+template <typename S, typename Pool>
+bool find_paths(Pool& pool, const Batch<S>& batch, int32_t* states) try {
+  const auto work = [&batch, states](int64_t b, Path<S>& path) {
+    path.find(batch.at(b), {states + b, batch.B});
+  };
+  return batch.B == 0 || share<Path<S>>(pool, batch.B, work);
 } catch (const std::bad_alloc&) {
   return false;
 }

@@ -12,93 +12,109 @@ namespace ffi = xla::ffi;
 
 using Ints = ffi::Buffer<ffi::S32>;
 using Bools = ffi::Buffer<ffi::PRED>;
+using Floats = ffi::ResultBuffer<ffi::F32>;
 
 bool has_shape(ffi::AnyBuffer::Dimensions found, std::initializer_list<int64_t> shape) {
   return std::equal(found.begin(), found.end(), shape.begin(), shape.end());
 }
 
-template <typename S>
-bool score_as(ffi::ThreadPool& pool, Batch<float> sizes, const void* scores,
-              void* gradient) {
-  return score(pool, Batch<S>{sizes.B, sizes.T, sizes.V, sizes.U, sizes.normalise,
-                              static_cast<const S*>(scores), sizes.ids, sizes.can_skip,
-                              sizes.num_labels, sizes.logit_lengths, sizes.log_z,
-                              static_cast<S*>(gradient)});
+struct Inputs {
+  bool normalise;
+  ffi::AnyBuffer scores;
+  Ints ids;
+  Bools can_skip;
+  Ints num_labels, logit_lengths;
+};
+
+// What is wrong with the shapes, or null.
+const char* fault(const Inputs& in, Floats log_z) {
+  const auto shape = in.scores.dimensions();
+  if (shape.size() != 3) return "scores must be [B, T, V]";
+  if (in.can_skip.dimensions().size() != 2) return "can_skip must be [B, U]";
+  const int64_t B = shape[0], T = shape[1], V = shape[2],
+                U = in.can_skip.dimensions()[1];
+  constexpr int64_t kMost = int64_t(1) << 29;
+  if (T >= kMost || V >= kMost || U >= kMost) return "T, V and U must be below 2**29";
+  const bool is_fit = has_shape(in.can_skip.dimensions(), {B, U}) &&
+                      has_shape(in.ids.dimensions(), {B, U + 1}) &&
+                      has_shape(in.num_labels.dimensions(), {B}) &&
+                      has_shape(in.logit_lengths.dimensions(), {B}) &&
+                      has_shape(log_z->dimensions(), {B});
+  if (is_fit) return nullptr;
+  return "with scores [B, T, V] and can_skip [B, U], ids must be [B, U + 1], and "
+         "num_labels, logit_lengths and log_z [B]";
 }
 
-ffi::Error run(ffi::ThreadPool pool, bool normalise, ffi::AnyBuffer scores, Ints ids,
-               Bools can_skip, Ints num_labels, Ints logit_lengths,
-               ffi::ResultBuffer<ffi::F32> log_z, ffi::AnyBuffer* gradient) {
-  const auto shape = scores.dimensions();
-  if (shape.size() != 3) return ffi::Error::InvalidArgument("scores must be [B, T, V]");
-  if (can_skip.dimensions().size() != 2) {
-    return ffi::Error::InvalidArgument("can_skip must be [B, U]");
-  }
-  const int64_t B = shape[0], T = shape[1], V = shape[2], U = can_skip.dimensions()[1];
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 4;
-  if (T > kMost || V > kMost || U > kMost) {
-    return ffi::Error::InvalidArgument("T, V and U must be below 2**29");
-  }
-  if (!has_shape(can_skip.dimensions(), {B, U}) ||
-      !has_shape(ids.dimensions(), {B, U + 1}) ||
-      !has_shape(num_labels.dimensions(), {B}) ||
-      !has_shape(logit_lengths.dimensions(), {B}) ||
-      !has_shape(log_z->dimensions(), {B})) {
-    return ffi::Error::InvalidArgument(
-        "with scores [B, T, V] and can_skip [B, U], ids must be [B, U + 1], and "
-        "num_labels, logit_lengths and log_z [B]");
-  }
-  if (gradient && (!has_shape(gradient->dimensions(), {B, T, V}) ||
-                   gradient->element_type() != scores.element_type())) {
-    return ffi::Error::InvalidArgument("the gradient must be as the scores");
-  }
-  const Batch<float> sizes{B,
-                           T,
-                           V,
-                           U,
-                           normalise,
-                           nullptr,
-                           ids.typed_data(),
-                           reinterpret_cast<const uint8_t*>(can_skip.typed_data()),
-                           num_labels.typed_data(),
-                           logit_lengths.typed_data(),
-                           log_z->typed_data(),
-                           nullptr};
-  void* into = gradient ? gradient->untyped_data() : nullptr;
+// Do the work on the batch, which is false where memory ran out.
+template <typename S, typename Work>
+bool run_as(const Inputs& in, Floats log_z, void* gradient, Work work) {
+  const auto shape = in.scores.dimensions();
+  return work(Batch<S>{shape[0], shape[1], shape[2], in.can_skip.dimensions()[1],
+                       in.normalise, static_cast<const S*>(in.scores.untyped_data()),
+                       in.ids.typed_data(),
+                       reinterpret_cast<const uint8_t*>(in.can_skip.typed_data()),
+                       in.num_labels.typed_data(), in.logit_lengths.typed_data(),
+                       log_z->typed_data(), static_cast<S*>(gradient)});
+}
+
+template <typename Work>
+ffi::Error run(const Inputs& in, Floats log_z, void* gradient, Work work) {
+  if (const char* why = fault(in, log_z)) return ffi::Error::InvalidArgument(why);
   bool is_done;
-  switch (scores.element_type()) {
+  switch (in.scores.element_type()) {
     case ffi::F32:
-      is_done = score_as<float>(pool, sizes, scores.untyped_data(), into);
+      is_done = run_as<float>(in, log_z, gradient, work);
       break;
     case ffi::BF16:
-      is_done = score_as<BFloat16>(pool, sizes, scores.untyped_data(), into);
+      is_done = run_as<BFloat16>(in, log_z, gradient, work);
       break;
     case ffi::F16:
-      is_done = score_as<Float16>(pool, sizes, scores.untyped_data(), into);
+      is_done = run_as<Float16>(in, log_z, gradient, work);
       break;
     default:
       return ffi::Error::InvalidArgument("scores must be float32, bfloat16 or float16");
   }
   if (is_done) return ffi::Error::Success();
+  const auto shape = in.scores.dimensions();
   return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                    "jax_ctc: out of memory for the lattices of " + std::to_string(B) +
-                        " utterances of " + std::to_string(T) + " frames and " +
-                        std::to_string(U) + " labels");
+                    "jax_ctc: out of memory for the lattices of " +
+                        std::to_string(shape[0]) + " utterances of " +
+                        std::to_string(shape[1]) + " frames and " +
+                        std::to_string(in.can_skip.dimensions()[1]) + " labels");
 }
 
 ffi::Error forward(ffi::ThreadPool pool, bool normalise, ffi::AnyBuffer scores,
                    Ints ids, Bools can_skip, Ints num_labels, Ints logit_lengths,
-                   ffi::ResultBuffer<ffi::F32> log_z) {
-  return run(pool, normalise, scores, ids, can_skip, num_labels, logit_lengths, log_z,
-             nullptr);
+                   Floats log_z) {
+  const Inputs in{normalise, scores, ids, can_skip, num_labels, logit_lengths};
+  return run(in, log_z, nullptr, [&](auto batch) { return score(pool, batch); });
 }
 
 ffi::Error forward_backward(ffi::ThreadPool pool, bool normalise, ffi::AnyBuffer scores,
                             Ints ids, Bools can_skip, Ints num_labels,
-                            Ints logit_lengths, ffi::ResultBuffer<ffi::F32> log_z,
+                            Ints logit_lengths, Floats log_z,
                             ffi::Result<ffi::AnyBuffer> gradient) {
-  return run(pool, normalise, scores, ids, can_skip, num_labels, logit_lengths, log_z,
-             &*gradient);
+  const auto shape = scores.dimensions(), found = gradient->dimensions();
+  if (!std::equal(shape.begin(), shape.end(), found.begin(), found.end()) ||
+      gradient->element_type() != scores.element_type()) {
+    return ffi::Error::InvalidArgument("the gradient must be as the scores");
+  }
+  const Inputs in{normalise, scores, ids, can_skip, num_labels, logit_lengths};
+  return run(in, log_z, gradient->untyped_data(),
+             [&](auto batch) { return score(pool, batch); });
+}
+
+ffi::Error best_path(ffi::ThreadPool pool, bool normalise, ffi::AnyBuffer scores,
+                     Ints ids, Bools can_skip, Ints num_labels, Ints logit_lengths,
+                     Floats log_p, ffi::ResultBuffer<ffi::S32> states) {
+  const auto shape = scores.dimensions();
+  if (shape.size() != 3 || !has_shape(states->dimensions(), {shape[1], shape[0]})) {
+    return ffi::Error::InvalidArgument(
+        "states must be [T, B] where scores are [B, T, V]");
+  }
+  const Inputs in{normalise, scores, ids, can_skip, num_labels, logit_lengths};
+  return run(in, log_p, nullptr,
+             [&](auto batch) { return find_paths(pool, batch, states->typed_data()); });
 }
 
 auto binding() {
@@ -122,6 +138,9 @@ auto binding() {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxCtcForward, jax_ctc::forward, jax_ctc::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxCtcForwardBackward, jax_ctc::forward_backward,
                               jax_ctc::binding().Ret<xla::ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    JaxCtcBestPath, jax_ctc::best_path,
+    jax_ctc::binding().Ret<xla::ffi::Buffer<xla::ffi::S32>>());
 
 // The version of XLA's interface that this was built with: major * 1000 + minor.
 extern "C" int JaxCtcInterface() {

@@ -9,68 +9,11 @@
 // K near their square root, and K frames at a time are walked anew on the way back.
 #pragma once
 
-#include <cmath>
 #include <utility>
 
-#include "frames.h"
-#include "memory.h"
-#include "rows.h"
-#include "utterance.h"
+#include "lattice.h"
 
 namespace jax_ctc {
-
-constexpr int64_t kKeepBytes = 1 << 20;  // of a half's rows: about a second-level cache
-// log p below this counts as impossible: jax_ctc/_numbers/extended.py.
-constexpr double kLogCutoff = (kZero + 128) * kLn2;
-
-// At or below this exponent a number is 0. Paths are counted as well as weighed, so a
-// sum of very many very small ones may grow by up to 42 bits in 16 frames.
-inline int32_t zero_limit(int frames) {
-  return int32_t(kZero + 128 + std::min<int64_t>(4 * int64_t(frames), 1 << 29));
-}
-
-inline int padded_width(int labels) { return (labels + 1 + kPad - 1) / kPad * kPad; }
-
-// How many frames are walked at a time: all, if `bytes` a frame are few enough.
-inline int chunk_of(int count, int64_t bytes) {
-  if (count * bytes <= kKeepBytes) return std::max(count, 1);
-  const int root = int(std::sqrt(double(count)));
-  return std::min(count, (root + kRenormalise - 1) / kRenormalise * kRenormalise);
-}
-
-// The emissions of the frames of a chunk, and what they are read by.
-struct Emissions {
-  float* m;  // [K, width]
-  int32_t *e, *ids, *skip;
-
-  void lay_out(Parts<float>& floats, Parts<int32_t>& ints, int chunk, int width) {
-    m = floats.take(int64_t(chunk) * width);
-    e = ints.take(int64_t(chunk) * width);
-    ids = ints.take(width);
-    skip = ints.take(width + kPad);
-  }
-
-  // The labels of an utterance, from its left or from its right.
-  template <typename S>
-  void begin(const Utterance<S>& u, bool is_mirrored, int width) const {
-    const int N = u.labels;
-    for (int n = 0; n < width + kPad; ++n) {
-      const bool is_inside = 0 < n && n < N;
-      skip[n] = is_inside && u.can_skip[is_mirrored ? N - n : n] ? kAnything : kZero;
-      if (n < width) ids[n] = n < N ? u.ids[is_mirrored ? N - 1 - n : n] : u.ids[u.U];
-    }
-  }
-
-  // Read frame i of the chunk, relative to its best needed class, which is returned.
-  template <typename S>
-  float read(const S* scores, int i, int width) const {
-    float* y = m + int64_t(i) * width;
-    const float best = gather(scores, ids, y, width);
-    const float from = best > -kInf ? best : 0;
-    split(y, from, e + int64_t(i) * width, width);
-    return from;
-  }
-};
 
 // Where posteriors of labels become posteriors of classes.
 struct Occupancy {
@@ -120,9 +63,8 @@ class Half {
     count_ = is_right ? u.frames / 2 : u.frames - u.frames / 2;
     width_ = padded_width(u.labels);
     limit_ = zero_limit(u.frames);
-    const int64_t row = row_size(width_);
     // Without a way back no row is looked at again.
-    chunk_ = u.gradient ? chunk_of(count_, 8 * (row + width_))
+    chunk_ = u.gradient ? chunk_of(count_, 8 * (row_size(width_) + width_))
                         : std::clamp(count_, 1, kRenormalise);
     chunks_ = (count_ + chunk_ - 1) / chunk_;
     Parts<float> floats;
@@ -131,9 +73,8 @@ class Half {
     floats = Parts<float>(floats_.reserve(floats.used()));
     ints = Parts<int32_t>(ints_.reserve(ints.used()));
     lay_out(floats, ints);
-    for (int i = 1; i <= chunk_; ++i) clear_pads(row_at(i), width_);
-    clear(row_at(0), width_);
-    row_at(0).e[0] = 0;  // blank[0] = 1 before the first frame
+    rows_.clear_pads(1, chunk_);
+    rows_.start(0);
     emissions_.begin(u, is_right, width_);
     if (u.gradient) occupancy_.begin(emissions_.ids, u.labels, u.V, !kIsNarrow);
     shift_ = Shift();
@@ -144,10 +85,10 @@ class Half {
     const auto& u = *u_;
     for (int frame = 0, i = 0; frame < count_; ++frame, ++i) {
       if (i == chunk_) {
-        copy(row_at(chunk_), row_at(0));
+        rows_.copy(chunk_, 0);
         i = 0;
       }
-      if (i == 0 && u.gradient) copy(row_at(0), saved_at(frame / chunk_));
+      if (i == 0 && u.gradient) rows_.copy(0, saved(frame / chunk_));
       const S* x = u.row(place(frame));
       float peak, factor = 0;
       if (!find_peak(x, u.V, &peak)) return false;
@@ -179,10 +120,10 @@ class Half {
       const int i = frame % chunk_, chunk = frame / chunk_;
       if (i == chunk_ - 1 &&
           chunk < chunks_ - 1) {  // there, all others were overwritten
-        copy(saved_at(chunk), row_at(0));
+        rows_.copy(saved(chunk), 0);
         for (int k = 0; k < chunk_; ++k) advance(frame - i + k, k);
       }
-      const Row alpha = row_at(i + 1);
+      const Row alpha = rows_.at(i + 1);
       const int64_t y = int64_t(i) * width_;
       const float sum =
           beta_step(alpha.m, alpha.e, from_.m, from_.e, to_.m, to_.e, emissions_.m + y,
@@ -219,10 +160,9 @@ class Half {
  private:
   void lay_out(Parts<float>& floats, Parts<int32_t>& ints) {
     const auto& u = *u_;
-    const int64_t rows = chunk_ + 3 + (u.gradient ? chunks_ : 0);  // from, to and saved
-    rows_ = {floats.take(rows * row_size(width_)), ints.take(rows * row_size(width_))};
-    from_ = row_at(chunk_ + 1);
-    to_ = row_at(chunk_ + 2);
+    rows_.lay_out(floats, ints, saved(u.gradient ? chunks_ : 0), width_);
+    from_ = rows_.at(chunk_ + 1);
+    to_ = rows_.at(chunk_ + 2);
     emissions_.lay_out(floats, ints, chunk_, width_);
     scratch_ = floats.take(std::max(u.V, width_));
     if (u.gradient) {
@@ -233,18 +173,11 @@ class Half {
     if (u.gradient && kIsNarrow) peaks_ = floats.take(2 * int64_t(count_));
   }
 
-  Row row_at(int64_t i) const {
-    const int64_t at = i * row_size(width_) + kPad;
-    return {rows_.m + at, rows_.e + at};
-  }
-  Row saved_at(int chunk) const { return row_at(chunk_ + 3 + int64_t(chunk)); }
+  // Rows of a chunk, the one before it as row 0; `from` and `to`; then those saved.
+  int64_t saved(int chunk) const { return chunk_ + 3 + int64_t(chunk); }
   // Alpha in the middle: after the last frame, or before the first if there is none.
-  Row last() const { return row_at(count_ - (chunks_ > 0 ? chunks_ - 1 : 0) * chunk_); }
+  Row last() const { return rows_.at(count_ - std::max(chunks_ - 1, 0) * chunk_); }
 
-  void copy(Row from, Row to) const {
-    std::memcpy(to.m - kPad, from.m - kPad, row_size(width_) * sizeof(float));
-    std::memcpy(to.e - kPad, from.e - kPad, row_size(width_) * sizeof(int32_t));
-  }
   void renormalise(Row row, int32_t limit) const {
     jax_ctc::renormalise(row.m, row.e, limit, width_);
   }
@@ -255,7 +188,7 @@ class Half {
   // Alpha after frame i of a chunk, in row i + 1; returns what its emissions are over.
   float advance(int frame, int i) const {
     const float best = emissions_.read(u_->row(place(frame)), i, width_);
-    const Row row = row_at(i + 1), before = row_at(i);
+    const Row row = rows_.at(i + 1), before = rows_.at(i);
     const int64_t y = int64_t(i) * width_;
     alpha_step(before.m, before.e, row.m, row.e, emissions_.m + y, emissions_.e + y,
                emissions_.skip, u_->labels, width_);
@@ -308,7 +241,8 @@ class Half {
   bool is_right_ = false;
   int count_ = 0, width_ = 0, chunk_ = 1, chunks_ = 0;
   int32_t limit_ = kZero;
-  Row rows_{}, from_{}, to_{};
+  Rows rows_;
+  Row from_{}, to_{};
   Emissions emissions_{};
   Occupancy occupancy_{};
   float *scratch_ = nullptr, *peaks_ = nullptr;
