@@ -12,3 +12,84 @@ most for utterances of usual length.
 The kernel checks all that it indexes by: an id, a length or a number of labels outside
 its range means an utterance without a path, never memory of somebody else's.
 """
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jax_ctc._recursion.cpu import library
+
+PLATFORM = "cpu"
+HAS_RUN_ON = "AMD EPYC (Zen 3), 2 cores"
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def decline(traits: Any) -> str | None:
+    """Say in a sentence why the kernel cannot do this here, or None."""
+    if jnp.dtype(traits.dtype).name not in _DTYPES:
+        return f"it takes {', '.join(_DTYPES)}, and this is {traits.dtype}"
+    sizes = (traits.num_frames, traits.num_classes, traits.num_labels)
+    # Symbolic sizes (`jax.export`) are no numbers; there plain XLA runs anyway.
+    if any(isinstance(size, int) and size >= 2**29 for size in sizes):
+        return "it takes fewer than 2**29 frames, classes and labels"
+    return library.missing()
+
+
+def forward(problem: Any, *, normalise: bool) -> Float[Array, " B"]:
+    """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
+    [log_z] = _call(library.FORWARD, problem, normalise, [_like(problem.num_labels, jnp.float32)])
+    return log_z
+
+
+def forward_backward(
+    problem: Any, *, normalise: bool
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
+    """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
+    results = [
+        _like(problem.num_labels, jnp.float32),
+        _like(problem.scores, problem.scores.dtype),
+    ]
+    log_z, gradient = _call(library.FORWARD_BACKWARD, problem, normalise, results)
+    return log_z, gradient
+
+
+def best_path(
+    problem: Any, *, normalise: bool
+) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
+    """Return the largest log-probability of a path, and that path's states."""
+    batch, frames, _ = problem.scores.shape
+    results = [
+        _like(problem.num_labels, jnp.float32),
+        _like(problem.num_labels, jnp.int32, (frames, batch)),
+    ]
+    log_p, path = _call(library.BEST_PATH, problem, normalise, results)
+    return log_p, path
+
+
+def _call(name: str, problem: Any, normalise: bool, results: list[Any]) -> Any:
+    return jax.ffi.ffi_call(name, results)(
+        problem.scores,
+        problem.ids,
+        problem.can_skip,
+        problem.num_labels,
+        problem.logit_lengths,
+        normalise=np.bool_(normalise),
+    )
+
+
+def _like(array: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> Any:
+    """Return a result's type: it varies over the mesh axes that the array varies over.
+
+    Inside `shard_map` these are part of a type, as is the sharding.
+    """
+    aval = jax.typeof(array)
+    varying = aval.manual_axis_type
+    if shape is not None:
+        return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=varying)
+    return jax.ShapeDtypeStruct(
+        aval.shape, dtype, sharding=aval.sharding, manual_axis_type=varying
+    )
