@@ -4,9 +4,9 @@
     pip install --editable .      in place
     python build_kernel.py        in place, against the jaxlib that is installed
 
-A build hook of hatchling, not a build system of its own: the kernel is one compiler call
-on one file, with headers that jaxlib ships and no library to link. It is loaded with
-ctypes, so there is no Python ABI either, and the wheel is py3-none-<platform>.
+A build hook of hatchling, not a build system of its own: the kernel is one compiler
+call on one file, with headers that jaxlib ships and no library to link. It is loaded
+with ctypes, so there is no Python ABI either, and the wheel is py3-none-<platform>.
 
 Without a compiler the package is pure Python and does without: `_not_built.txt` then
 tells the library why, because pip shows what a hook says only with -v.
@@ -92,7 +92,9 @@ def find_compiler() -> list[str]:
     for name in ("c++", "g++", "clang++"):
         if shutil.which(name):
             return [name]
-    raise NoKernel("no C++ compiler was found (c++, g++ or clang++, or one named by CXX)")
+    raise NoKernel(
+        "no C++ compiler was found (c++, g++ or clang++, or one named by CXX)"
+    )
 
 
 def headers() -> pathlib.Path:

@@ -41,7 +41,9 @@ def decline(traits: Any) -> str | None:
 
 def forward(problem: Any, *, normalise: bool) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    [log_z] = _call(library.FORWARD, problem, normalise, [_like(problem.num_labels, jnp.float32)])
+    [log_z] = _call(
+        library.FORWARD, problem, normalise, [_like(problem.num_labels, jnp.float32)]
+    )
     return log_z
 
 

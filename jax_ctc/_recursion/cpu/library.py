@@ -1,9 +1,9 @@
 """The compiled kernel: found, checked and registered with XLA, or the reason why not.
 
-It is loaded by ctypes, and talks to XLA alone. XLA's interface has a version of its own,
-and a library that was built against a newer one than this jaxlib has would register
-without complaint, to fail when a first program is compiled; so versions are compared
-here.
+It is loaded by ctypes, and talks to XLA alone. XLA's interface has a version of its
+own, and a library that was built against a newer one than this jaxlib has would
+register without complaint, to fail when a first program is compiled; so versions are
+compared here.
 """
 
 import ctypes
@@ -74,7 +74,7 @@ def _why_not_built() -> str:
 
 
 def interface() -> tuple[int, int] | None:
-    """Return the version of XLA's interface that this jaxlib has, as its headers say."""
+    """Return the version of XLA's interface that this jaxlib has, by its headers."""
     header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
     try:
         text = header.read_text(encoding="utf-8")

@@ -26,7 +26,8 @@ from jax_ctc._recursion.cpu import library
 
 logits = jnp.sin(jnp.arange(60.0).reshape(1, 12, 5))
 labels = jnp.array([[1, 2, 2]])
-value, gradient = jax.value_and_grad(lambda x: jax_ctc.ctc_loss(x, labels).sum())(logits)
+loss = lambda x: jax_ctc.ctc_loss(x, labels).sum()
+value, gradient = jax.value_and_grad(loss)(logits)
 try:
     jax_ctc.ctc_loss(logits, labels, implementation="cpu")
     refusal = None
@@ -85,7 +86,11 @@ def test_the_wheel_serves_every_python(tmp_path):
     with zipfile.ZipFile(wheel) as file:
         names = [name for name in file.namelist() if "_recursion/cpu/" in name]
         file.extractall(tmp_path / "site")
-    assert sorted(pathlib.PurePath(name).suffix for name in names) == [".py", ".py", ".so"]
+    assert sorted(pathlib.PurePath(name).suffix for name in names) == [
+        ".py",
+        ".py",
+        ".so",
+    ]
     value, gradient, refusal = run_from(tmp_path / "site")
     assert refusal is None
     # Taken away, the compiled file changes nothing but time.

@@ -58,7 +58,7 @@ def build(request, tmp_path_factory):
 
 
 def test_random_batches(build):
-    """Values, gradients, paths; bad integers; threads; two-byte floats; large arrays."""
+    """Values, gradients, paths; bad integers; threads; narrow floats; large arrays."""
     program, batches = build
     command = [program, str(batches), "0"]
     if shutil.which("setarch"):  # ThreadSanitizer wants its addresses where they were
