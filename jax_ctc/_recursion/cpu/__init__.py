@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._lattice.problem import Problem
+from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cpu import library
 
 PLATFORM = "cpu"
@@ -28,7 +30,7 @@ HAS_RUN_ON = "AMD EPYC (Zen 3), 2 cores"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-def decline(traits: Any) -> str | None:
+def decline(traits: Traits) -> str | None:
     """Say in a sentence why the kernel cannot do this here, or None."""
     if jnp.dtype(traits.dtype).name not in _DTYPES:
         return f"it takes {', '.join(_DTYPES)}, and this is {traits.dtype}"
@@ -39,7 +41,7 @@ def decline(traits: Any) -> str | None:
     return library.missing()
 
 
-def forward(problem: Any, *, normalise: bool) -> Float[Array, " B"]:
+def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     [log_z] = _call(
         library.FORWARD, problem, normalise, [_like(problem.num_labels, jnp.float32)]
@@ -48,7 +50,7 @@ def forward(problem: Any, *, normalise: bool) -> Float[Array, " B"]:
 
 
 def forward_backward(
-    problem: Any, *, normalise: bool
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
     results = [
@@ -60,7 +62,7 @@ def forward_backward(
 
 
 def best_path(
-    problem: Any, *, normalise: bool
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
     """Return the largest log-probability of a path, and that path's states."""
     batch, frames, _ = problem.scores.shape
@@ -72,7 +74,7 @@ def best_path(
     return log_p, path
 
 
-def _call(name: str, problem: Any, normalise: bool, results: list[Any]) -> Any:
+def _call(name: str, problem: Problem, normalise: bool, results: list[Any]) -> Any:
     return jax.ffi.ffi_call(name, results)(
         problem.scores,
         problem.ids,
