@@ -13,6 +13,7 @@ is known only when it is lowered. So the choice is a primitive of its own:
 | `jax.export`                              | plain XLA, which every machine has      |
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -116,6 +117,14 @@ for _platform in ("cpu", "cuda", "rocm", "tpu"):
     )
 
 
+# To ask how to split, XLA is handed Python by its devices, which JAX tells only to
+# primitives that are known to need them. Its list of these is private; without it a
+# sharded batch goes to plain XLA.
+with contextlib.suppress(ImportError, AttributeError):
+    from jax._src import dispatch
+
+    dispatch.prim_requires_devices_during_lowering.add(_choose)
+
 # What JAX says of a program that is being lowered is not public: it is read here, so
 # that anything unknown means plain XLA, and tests say when it has moved.
 
@@ -139,7 +148,8 @@ def _is_whole(context: Any) -> bool:
 def _is_partitioned(context: Any, platform: str) -> bool:
     """Tell whether XLA asks here how to split: not on TPU, nor half inside a map."""
     axes = context.module_context.axis_context
-    return platform in ("cpu", "cuda") and not hasattr(axes, "manual_axes")
+    knows_devices = getattr(axes, "device_assignment", None) is not None
+    return platform in ("cpu", "cuda") and knows_devices
 
 
 # One letter an axis; only the batch may be sharded.
