@@ -75,6 +75,9 @@ def best_path(
 
 
 def _call(name: str, problem: Problem, normalise: bool, results: list[Any]) -> Any:
+    reason = library.missing()  # else it is registered now
+    if reason:
+        raise NotImplementedError(f"cpu: {reason}")
     return jax.ffi.ffi_call(name, results)(
         problem.scores,
         problem.ids,

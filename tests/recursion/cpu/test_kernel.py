@@ -18,10 +18,10 @@ COMMON = [flag for flag in build_kernel.FLAGS if flag not in ("-fPIC", "-shared"
 BUILDS = {
     "plain": ([], 10_000),
     "address": (
-        ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g"],
+        ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O0", "-g"],
         1_000,
     ),
-    "thread": (["-fsanitize=thread", "-O1", "-g"], 200),
+    "thread": (["-fsanitize=thread", "-O0", "-g"], 200),
 }
 
 
