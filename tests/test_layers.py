@@ -54,6 +54,10 @@ LAYERS = [
     {"_diagnose"},
     {"_diagnose/watch"},
     {""},
+    {f"_self_check/{m}" for m in ("float64", "batches", "report", "where")},
+    {"_self_check/rivals"},
+    {"_self_check/run"},
+    {"_self_check", "_self_check/command"},
     {"__main__"},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
@@ -70,6 +74,8 @@ STANDARD = {
     ),
     *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
     *("os", "sys", "typing", "warnings", "zipfile", "zlib"),
+    # Of the kernel that is loaded, and of the check of a machine.
+    *("contextlib", "ctypes", "importlib", "platform", "re", "subprocess", "time"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
@@ -77,6 +83,8 @@ EXTRAS = {
     "_pictures/utterance": {"matplotlib"},
     "_diagnose/text": {"rich"},
     "__main__": {"rich"},
+    "_self_check/command": {"rich"},
+    "_self_check/report": {"rich"},
 }
 
 MODULES = {

@@ -27,7 +27,7 @@ def loss_and_gradient(
     # the state that it enters here.
     mirrored = np.zeros(len(states), bool)
     mirrored[2:] = can_skip[2:][::-1]
-    betas = _sweep(emissions[::-1], mirrored)[::-1, ::-1]
+    betas = _sweep(emissions[::-1, ::-1], mirrored)[::-1, ::-1]
     last = alphas[-1, -2:] if len(states) > 1 else alphas[-1]
     loss = -np.logaddexp.reduce(last)
     if np.isposinf(loss):

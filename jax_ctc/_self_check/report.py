@@ -17,13 +17,14 @@ class Comparison:
 
     Attributes:
         batch: its name.
-        loss_error: largest difference from float64, in nats.
+        loss_ulps: largest difference from float64, in units of float32's last place
+            (of 1, where the loss is less).
         gradient_error: largest difference of an entry from float64.
         faults: what is wrong, in sentences; none if all is well.
     """
 
     batch: str
-    loss_error: float
+    loss_ulps: float
     gradient_error: float
     faults: tuple[str, ...]
 
@@ -125,7 +126,7 @@ class Report:
         return "\n".join([*lines, "", self.verdict])
 
 
-HEADINGS = ("name", "ms", "compile, s", "loss error", "gradient error", "note")
+HEADINGS = ("name", "ms", "compile, s", "loss, ulp", "gradient error", "note")
 
 
 def cells(one: Checked) -> tuple[str, ...]:
@@ -138,7 +139,7 @@ def cells(one: Checked) -> tuple[str, ...]:
         one.name,
         "" if milliseconds is None else f"{milliseconds:.2f}",
         "" if one.compile_s is None else f"{one.compile_s:.2f}",
-        f"{max(c.loss_error for c in compared):.1e}" if compared else "",
+        f"{max(c.loss_ulps for c in compared):.1f}" if compared else "",
         f"{max(c.gradient_error for c in compared):.1e}" if compared else "",
         note,
     )
