@@ -63,15 +63,14 @@ def forward_backward(
 
 def best_path(
     problem: Problem, *, normalise: bool
-) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
+) -> tuple[Float[Array, " B"], Int[Array, "B T"]]:
     """Return the largest log-probability of a path, and that path's states."""
-    batch, frames, _ = problem.scores.shape
     results = [
         _like(problem.num_labels, jnp.float32),
-        _like(problem.num_labels, jnp.int32, (frames, batch)),
+        _like(problem.scores, jnp.int32, rank=2),
     ]
-    log_p, path = _call(library.BEST_PATH, problem, normalise, results)
-    return log_p, path
+    log_p, states = _call(library.BEST_PATH, problem, normalise, results)
+    return log_p, states
 
 
 def _call(name: str, problem: Problem, normalise: bool, results: list[Any]) -> Any:
@@ -88,15 +87,19 @@ def _call(name: str, problem: Problem, normalise: bool, results: list[Any]) -> A
     )
 
 
-def _like(array: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> Any:
-    """Return a result's type: it varies over the mesh axes that the array varies over.
+def _like(array: Any, dtype: Any, rank: int | None = None) -> jax.ShapeDtypeStruct:
+    """Return the type of a result that has the array's axes, or the first few.
 
-    Inside `shard_map` these are part of a type, as is the sharding.
+    Inside `shard_map` the mesh axes that it varies over are part of it, and its
+    sharding.
     """
     aval = jax.typeof(array)
-    varying = aval.manual_axis_type
-    if shape is not None:
-        return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=varying)
+    sharding = aval.sharding
+    if rank is not None:
+        sharding = sharding.update(spec=sharding.spec[:rank])
     return jax.ShapeDtypeStruct(
-        aval.shape, dtype, sharding=aval.sharding, manual_axis_type=varying
+        aval.shape[:rank],
+        dtype,
+        sharding=sharding,
+        manual_axis_type=aval.manual_axis_type,
     )

@@ -268,7 +268,7 @@ void check_paths(Pool& pool, const Case& c, const std::string& name) {
     double sum = 0;
     int before = 0;
     for (int t = 0; t < frames; ++t) {
-      const int s = states[size_t(t) * c.B + b], step = s - before;
+      const int s = states[size_t(b) * c.T + t], step = s - before;
       const bool may_skip = step == 2 && s % 2 && s > 1 && can_skip[s / 2];
       expect(step == 0 || step == 1 || may_skip, where + ": a step that is none");
       sum += row[size_t(t) * c.V + (s % 2 ? ids[s / 2] : ids[c.U])];

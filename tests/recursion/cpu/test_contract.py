@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jax_ctc
+from benchmarks import hlo
 from jax_ctc import _recursion
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._lattice.pose import Spec, pose
@@ -233,8 +234,8 @@ def test_a_mask_is_impossible_however_many_paths_there_are():
 @functools.partial(jax.jit, static_argnums=1)
 def both_best_paths(problem, normalise):
     """The kernel's, and those of plain XLA."""
-    ours = cpu.best_path(problem, normalise=normalise)
-    return *ours, *blocked.best_path(problem, normalise=normalise)
+    log_p, states = cpu.best_path(problem, normalise=normalise)
+    return log_p, states.T, *blocked.best_path(problem, normalise=normalise)
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -273,3 +274,26 @@ def test_debug_nans():
     *arrays, _ = named("ragged").make()
     with jax.debug_nans(True):
         jax.grad(lambda x: jax_ctc.ctc_loss(x, *arrays[1:]).sum())(arrays[0])
+
+
+def test_alignments_use_it(monkeypatch):
+    """`ctc_align` is the same by either, on one device and on eight."""
+    *arrays, _ = named("many_chunks").make()
+    align = jax.jit(jax_ctc.ctc_align)
+    assert "jax_ctc.cpu.best_path" in align.lower(*arrays).compile().as_text()
+    ours = align(*arrays)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    placed = [jax.device_put(x, place) for x in arrays]
+    text = align.lower(*placed).compile().as_text()
+    assert "jax_ctc.cpu.best_path" in text
+    assert not hlo.collectives(text)
+    np.testing.assert_array_equal(align(*placed).tokens, ours.tokens)
+    mapped = jax.vmap(jax_ctc.ctc_align)(*arrays)
+    np.testing.assert_array_equal(mapped.tokens, ours.tokens)
+    monkeypatch.setattr(_recursion, "PREFERRED", "blocked")
+    jax.clear_caches()
+    theirs = jax.jit(jax_ctc.ctc_align)(*arrays)
+    np.testing.assert_allclose(ours.log_prob, theirs.log_prob, rtol=1e-6)
+    assert np.mean(np.asarray(ours.tokens == theirs.tokens)) > 0.99
+    jax.clear_caches()

@@ -150,11 +150,11 @@ bool score(Pool& pool, const Batch<S>& batch) try {
   return false;
 }
 
-// Find the most probable paths: states [T, B], and log p in log_z; false as above.
+// Find the most probable paths: states [B, T], and log p in log_z; false as above.
 template <typename S, typename Pool>
 bool find_paths(Pool& pool, const Batch<S>& batch, int32_t* states) try {
   const auto work = [&batch, states](int64_t b, Path<S>& path) {
-    path.find(batch.at(b), {states + b, batch.B});
+    path.find(batch.at(b), states + b * batch.T);
   };
   return batch.B == 0 || share<Path<S>>(pool, batch.B, work);
 } catch (const std::bad_alloc&) {

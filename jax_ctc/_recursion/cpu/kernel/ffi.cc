@@ -108,9 +108,9 @@ ffi::Error best_path(ffi::ThreadPool pool, bool normalise, ffi::AnyBuffer scores
                      Ints ids, Bools can_skip, Ints num_labels, Ints logit_lengths,
                      Floats log_p, ffi::ResultBuffer<ffi::S32> states) {
   const auto shape = scores.dimensions();
-  if (shape.size() != 3 || !has_shape(states->dimensions(), {shape[1], shape[0]})) {
+  if (shape.size() != 3 || !has_shape(states->dimensions(), {shape[0], shape[1]})) {
     return ffi::Error::InvalidArgument(
-        "states must be [T, B] where scores are [B, T, V]");
+        "states must be [B, T] where scores are [B, T, V]");
   }
   const Inputs in{normalise, scores, ids, can_skip, num_labels, logit_lengths};
   return run(in, log_p, nullptr,

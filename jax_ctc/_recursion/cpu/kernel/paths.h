@@ -9,16 +9,11 @@
 
 namespace jax_ctc {
 
-// States along the labels: 2n is blank[n], 2n + 1 is label[n].
-struct States {
-  int32_t* first;  // of frame 0
-  int64_t stride;  // to the next frame's
-};
-
 template <typename S>
 class Path {
  public:
-  void find(const Utterance<S>& u, States states) {
+  // States [T], along the labels: 2n is blank[n], 2n + 1 is label[n].
+  void find(const Utterance<S>& u, int32_t* states) {
     u_ = &u;
     const int N = u.labels;
     int t = 0;
@@ -34,7 +29,7 @@ class Path {
     }
     if (N < 0 && has_bad_frame(u)) *u.log_z = std::numeric_limits<float>::quiet_NaN();
     // Padding stays where the path has ended; without one, states mean nothing.
-    for (; t < u.T; ++t) states.first[t * states.stride] = 2 * std::max(N, 0);
+    for (; t < u.T; ++t) states[t] = 2 * std::max(N, 0);
   }
 
  private:
@@ -108,7 +103,7 @@ class Path {
     return value < kLogCutoff ? -kInf : value < 3e38 ? float(value) : kInf;
   }
 
-  void follow(States states) {
+  void follow(int32_t* states) {
     int state = last_;
     for (int frame = u_->frames - 1; frame >= 0; --frame) {
       const int i = frame % chunk_, chunk = frame / chunk_;
@@ -116,7 +111,7 @@ class Path {
         rows_.copy(2 + chunk, now_);
         for (int k = 0; k < chunk_; ++k) advance(frame - i + k, k);
       }
-      states.first[frame * states.stride] = state;
+      states[frame] = state;
       const int32_t back = back_[int64_t(i) * width_ + state / 2];
       state -= state % 2 ? back >> 2 : back & 3;
     }
