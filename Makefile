@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 BIN := $(VENV)/bin
-KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*)
+KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench aot check format lock clean

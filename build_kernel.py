@@ -8,8 +8,8 @@ A build hook of hatchling, not a build system of its own: the kernel is one comp
 call on one file, with headers that jaxlib ships and no library to link. It is loaded
 with ctypes, so there is no Python ABI either, and the wheel is py3-none-<platform>.
 
-Without a compiler the package is pure Python and does without: `_not_built.txt` then
-tells the library why, because pip shows what a hook says only with -v.
+Without a compiler the package is pure Python and does without: `kernel/_not_built.txt`
+then tells the library why, because pip shows what a hook says only with -v.
 
 CXX names the compiler, CXXFLAGS adds to its flags.
 """
@@ -34,7 +34,8 @@ except ImportError:  # run by hand
 ROOT = pathlib.Path(__file__).parent
 PLACE = "jax_ctc/_recursion/cpu"
 SOURCE = ROOT / PLACE / "kernel" / "ffi.cc"
-LIBRARY, REASON = "_kernel.so", "_not_built.txt"
+# In a folder that is no package: beside modules, Python would take it for one.
+LIBRARY, REASON = "kernel/_kernel.so", "kernel/_not_built.txt"
 
 # -fopenmp-simd: `#pragma omp simd` lets sums be taken in lanes, and needs no OpenMP.
 # -fno-trapping-math, -fno-math-errno: else comparisons and logarithms keep their order.
@@ -124,8 +125,9 @@ def flag_sets() -> Iterator[tuple[str, ...]]:
 def build(folder: pathlib.Path) -> tuple[pathlib.Path, str | None]:
     """Write the library or the reason why there is none; return it, and the reason."""
     library, reason = folder / LIBRARY, folder / REASON
+    library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        fresh = pathlib.Path(scratch, LIBRARY)
+        fresh = pathlib.Path(scratch, library.name)
         try:
             compile_kernel(fresh)
         except NoKernel as error:
@@ -133,8 +135,8 @@ def build(folder: pathlib.Path) -> tuple[pathlib.Path, str | None]:
             reason.write_text(f"{error}\n", encoding="utf-8")
             return reason, str(error)
         # Replaced, never overwritten: a running program may have it mapped.
-        shutil.move(fresh, folder / f"{LIBRARY}.new")
-        os.replace(folder / f"{LIBRARY}.new", library)
+        shutil.move(fresh, library.with_suffix(".new"))
+        os.replace(library.with_suffix(".new"), library)
     reason.unlink(missing_ok=True)
     return library, None
 
@@ -153,7 +155,7 @@ class BuildKernel(BuildHookInterface):
             )
         if in_place:
             return
-        build_data["force_include"][str(made)] = f"{PLACE}/{made.name}"
+        build_data["force_include"][str(made)] = f"{PLACE}/kernel/{made.name}"
         if not reason:
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{_platform_tag()}"

@@ -13,8 +13,8 @@ import re
 
 import jax
 
-LIBRARY = pathlib.Path(__file__).parent / "_kernel.so"
-REASON = pathlib.Path(__file__).parent / "_not_built.txt"
+LIBRARY = pathlib.Path(__file__).parent / "kernel" / "_kernel.so"
+REASON = LIBRARY.parent / "_not_built.txt"
 
 # Names that XLA knows the functions by.
 FORWARD = "jax_ctc.cpu.forward"
@@ -70,7 +70,7 @@ def _why_not_built() -> str:
     try:
         return REASON.read_text(encoding="utf-8").strip()
     except OSError:
-        return f"there is no {LIBRARY.name} beside {pathlib.Path(__file__).name}"
+        return f"there is no {LIBRARY.parent.name}/{LIBRARY.name}"
 
 
 def interface() -> tuple[int, int] | None:

@@ -106,12 +106,12 @@ JAX_CTC_KERNEL void split(float* __restrict m, float best, int32_t* __restrict e
   }
 }
 
-// from - share * part, and part is 0 again.
+// from - part / whole, and part is 0 again.
 JAX_CTC_KERNEL void subtract(float* __restrict from, float* __restrict part,
-                             float share, int size) {
+                             float whole, int size) {
 #pragma omp simd
   for (int v = 0; v < size; ++v) {
-    from[v] -= part[v] * share;
+    from[v] -= part[v] / whole;
     part[v] = 0;
   }
 }

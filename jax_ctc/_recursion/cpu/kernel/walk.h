@@ -131,7 +131,7 @@ class Half {
       std::swap(from_, to_);
       if (i % kRenormalise == 0) renormalise(from_, limit_);
       occupancy_.gather_up(N, width_);
-      subtract_posteriors(frame, 1 / sum);
+      subtract_posteriors(frame, sum);
     }
   }
 
@@ -204,18 +204,18 @@ class Half {
                      width_);
   }
 
-  void subtract_posteriors(int frame, float share) {
+  void subtract_posteriors(int frame, float whole) {
     const auto& u = *u_;
     float* sum = occupancy_.sum;
     S* g = u.gradient + place(frame) * u.V;
     const int size = occupancy_.size;
     if constexpr (kIsNarrow) {
-      subtract_narrow(frame, share, g);
+      subtract_narrow(frame, whole, g);
     } else if (occupancy_.is_dense) {
-      subtract(g, sum, share, size);
+      subtract(g, sum, whole, size);
     } else {
       for (int c = 0; c < size; ++c) {
-        g[occupancy_.ids[c]] -= sum[c] * share;
+        g[occupancy_.ids[c]] -= sum[c] / whole;
         sum[c] = 0;
       }
     }
@@ -223,14 +223,14 @@ class Half {
 
   // A difference is taken before it is narrowed, so the softmax of the needed classes
   // is computed once more.
-  void subtract_narrow(int frame, float share, S* g) {
+  void subtract_narrow(int frame, float whole, S* g) {
     const int size = occupancy_.size;
     float *sum = occupancy_.sum, *softmax = occupancy_.product;
     gather(u_->row(place(frame)), occupancy_.ids, scratch_, size);
     exps(scratch_, peaks_[2 * frame], softmax, size);
     const float factor = peaks_[2 * frame + 1];
     for (int c = 0; c < size; ++c) {
-      store(&g[occupancy_.ids[c]], softmax[c] * factor - sum[c] * share);
+      store(&g[occupancy_.ids[c]], softmax[c] * factor - sum[c] / whole);
       sum[c] = 0;
     }
   }
