@@ -297,36 +297,3 @@ def test_alignments_use_it(monkeypatch):
     np.testing.assert_allclose(ours.log_prob, theirs.log_prob, rtol=1e-6)
     assert np.mean(np.asarray(ours.tokens == theirs.tokens)) > 0.99
     jax.clear_caches()
-
-
-def confident(frames, classes, margin, labels, is_tied):
-    """One utterance: a class wins every frame by the margin, a label once, or blank."""
-    rng = np.random.default_rng(frames + classes)
-    logits = np.zeros((1, frames, classes), np.float32)
-    if not is_tied:
-        logits = rng.normal(size=logits.shape).astype(np.float32)
-    label_ids = rng.integers(1, classes, (1, labels))
-    winners = np.zeros(frames, int)
-    winners[2 * np.sort(rng.choice(frames // 2, labels, replace=False))] = label_ids
-    logits[0, np.arange(frames), winners] = logits[0].max(-1) + margin
-    return logits, label_ids, np.array([frames]), np.array([labels])
-
-
-@pytest.mark.parametrize(
-    ("frames", "classes", "margin", "labels", "is_tied"),
-    [
-        (200, 4, 12, 66, True),
-        (1000, 4, 8, 125, False),
-        (1000, 128, 17, 333, True),
-        (4000, 4, 17, 400, True),
-        (4000, 128, 5, 400, False),
-        (100, 32768, 30, 30, False),
-    ],
-)
-def test_confident_models(frames, classes, margin, labels, is_tied):
-    """What sums round away in a frame is as much as the loss, over a thousand."""
-    batch = confident(frames, classes, margin, labels, is_tied)
-    loss, gradient = contract.run("cpu", (*batch, 0), cotangent=np.ones(1))
-    exact, exact_gradient = batch_loss_and_gradient(*batch, blank_id=0)
-    assert np.abs(loss - exact) <= contract.loss_atol(exact, frames, "float32")
-    np.testing.assert_allclose(gradient, exact_gradient, rtol=0, atol=3e-7)
