@@ -16,12 +16,14 @@ LAYERS = [
     *({room} for room in ("_checks", "_numbers", "_mesh", "_lattice")),
     *({room} for room in ("_loss", "_alignment", "_decoding", "_pictures")),
     {"_checks/given", "_checks/status", "_numbers/masks", "_numbers/precision"},
-    {"_numbers/extended", "_numbers/two_floats", "_mesh/varying"},
+    {"_numbers/two_floats", "_mesh/varying"},
+    {"_numbers/extended"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},
     {"_checks/lengths", "_mesh/placement"},
     {"_lattice/frames", "_lattice/problem"},
     {"_lattice/normaliser", "_lattice/pose"},
-    {"_lattice/emissions", "_lattice/occupancy"},
+    {"_lattice/emissions"},
+    {"_lattice/occupancy"},
     {"_lattice/needed"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
@@ -33,7 +35,8 @@ LAYERS = [
     },
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
-    {"_recursion/contract", "_recursion/per_device"},
+    {"_recursion/contract", "_recursion/per_device", "_recursion/cpu/library"},
+    {"_recursion/cpu"},
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
@@ -53,6 +56,10 @@ LAYERS = [
     {"_diagnose"},
     {"_diagnose/watch"},
     {""},
+    {f"_self_check/{m}" for m in ("float64", "batches", "report", "where")},
+    {"_self_check/rivals"},
+    {"_self_check/run"},
+    {"_self_check", "_self_check/command"},
     {"__main__"},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
@@ -69,6 +76,8 @@ STANDARD = {
     ),
     *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
     *("os", "sys", "typing", "warnings", "zipfile", "zlib"),
+    # Of the kernel that is loaded, and of the check of a machine.
+    *("contextlib", "ctypes", "importlib", "platform", "re", "subprocess", "time"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
@@ -77,6 +86,8 @@ EXTRAS = {
     "_pictures/utterance": {"matplotlib"},
     "_diagnose/text": {"rich"},
     "__main__": {"rich"},
+    "_self_check/command": {"rich"},
+    "_self_check/report": {"rich"},
 }
 
 MODULES = {
