@@ -1,0 +1,90 @@
+"""What a search goes by besides the scores: language models, hotwords, a bonus.
+
+Whatever guides a search is a pytree with four methods, and sees one utterance:
+
+    initial()             -> state                    the state of the empty prefix
+    score(state, labels)  -> [W, K] nats              of each label after each state
+    advance(state, label) -> state                    of [W] prefixes by [W] labels
+    end(state)            -> [W] nats                 of nothing more to come
+
+A state is any pytree of arrays, [] in `initial` and [W] elsewhere; labels are class
+ids, never the blank.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """Anything that rates labels by those before them."""
+
+    def initial(self) -> Any:
+        """Return the state before the first label, without axes."""
+        ...
+
+    def score(self, state: Any, labels: Int[Array, " K"]) -> Float[Array, "W K"]:
+        """Return log p of each label after each state, in nats."""
+        ...
+
+    def advance(self, state: Any, label: Int[Array, " W"]) -> Any:
+        """Return the states after one more label each."""
+        ...
+
+    def end(self, state: Any) -> Float[Array, " W"]:
+        """Return log p that nothing follows, in nats."""
+        ...
+
+
+class Guide(NamedTuple):
+    """Models, each with its weight, and what every label is worth."""
+
+    models: tuple[Any, ...]
+    weights: tuple[Any, ...]  # numbers
+    label_bonus: Any  # a number
+
+    def initial(self, like: Float[Array, " W"]) -> tuple[Any, ...]:
+        """Return the states of W empty prefixes."""
+        shape = like.shape
+        return tuple(
+            jax.tree.map(
+                lambda x: jnp.broadcast_to(jnp.asarray(x), shape + jnp.shape(x)),
+                model.initial(),
+            )
+            for model in self.models
+        )
+
+    def score(
+        self, states: tuple[Any, ...], labels: Int[Array, " K"], like: jax.Array
+    ) -> Float[Array, "W K"] | Float[Array, ""]:
+        """Return what each label would add to each prefix's score."""
+        total = jnp.asarray(self.label_bonus, like.dtype)
+        for model, weight, state in zip(
+            self.models, self.weights, states, strict=True
+        ):
+            gain = model.score(state, labels).astype(like.dtype)
+            # A weight of 0 switches a model off, with what it holds impossible.
+            weighed = jnp.where(weight == 0, 0, jnp.asarray(weight, like.dtype) * gain)
+            total = total + weighed
+        return total
+
+    def advance(self, states: tuple[Any, ...], label: Int[Array, " W"]) -> Any:
+        """Return the states after one more label each."""
+        return tuple(
+            model.advance(state, label)
+            for model, state in zip(self.models, states, strict=True)
+        )
+
+    def end(self, states: tuple[Any, ...], like: Float[Array, " W"]) -> jax.Array:
+        """Return what the end adds to each prefix's score."""
+        total = jnp.zeros_like(like)
+        for model, weight, state in zip(
+            self.models, self.weights, states, strict=True
+        ):
+            final = model.end(state).astype(like.dtype)
+            weighed = jnp.where(weight == 0, 0, jnp.asarray(weight, like.dtype) * final)
+            total = total + weighed
+        return total
