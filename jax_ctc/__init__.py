@@ -10,8 +10,9 @@ from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._alignment.viterbi import ctc_align
 from jax_ctc._checks.lengths import lengths_from_paddings, minimum_frames
 from jax_ctc._checks.status import Status, explain, raise_if
+from jax_ctc._decoding.beam_search import beam_search_decode
 from jax_ctc._decoding.greedy import greedy_decode
-from jax_ctc._decoding.records import Hypotheses
+from jax_ctc._decoding.records import BeamHypotheses, Hypotheses
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
 from jax_ctc._loss.losses import (
@@ -24,6 +25,7 @@ from jax_ctc._loss.reductions import reduce_loss, reduce_loss_and_weight
 from jax_ctc._pictures.alignment import plot_alignment
 
 __all__ = [
+    "BeamHypotheses",
     "CTCAlignment",
     "CTCPosteriors",
     "CTCSamples",
@@ -34,6 +36,7 @@ __all__ = [
     "TokenSpan",
     "Utterance",
     "alignment_entropy",
+    "beam_search_decode",
     "check_batch",
     "ctc_align",
     "ctc_align_chunks",

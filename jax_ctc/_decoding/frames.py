@@ -11,23 +11,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._decoding.largest import largest
+from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.frames import Window, rows_of
+from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._numbers.masks import positions
 
 
+class Frame(NamedTuple):
+    """What a step of the search sees; past the length nothing but blank is said."""
+
+    row: Float[Array, "*CB V"]  # nats, scores of all classes, the best at 0
+    blank: Float[Array, "*CB"]
+    best: Float[Array, "*CB K"]  # of the K best labels, from the best down
+    labels: Int[Array, "*CB K"]  # and their classes
+    rank: Int[Array, "*CB V"]  # of each class among them; K: it is not
+
+
 class Frames(NamedTuple):
-    """Some frames, in time-major order. Past the length nothing but blank is said.
+    """Some frames, in time-major order."""
 
-    Scores are in nats, less `log_shift`: log p of a path = its scores + all shifts.
-    """
-
-    row: Float[Array, "C B V"]  # scores of all classes
-    blank: Float[Array, "C B"]
-    best: Float[Array, "C B K"]  # scores of the K best labels, from the best down
-    labels: Int[Array, "C B K"]  # their classes
-    rank: Int[Array, "C B V"]  # of each class among them; K: it is not
-    log_shift: Float[Array, "C B"]
-    is_bad: Bool[Array, " B"]  # a live frame holds NaN, +inf, or -inf only
+    seen: Frame  # [C, B, ...]
+    log_shift: Float[Array, "C B"]  # log p of a path = its scores + all shifts
+    is_bad: Bool[Array, "C B"]  # a live frame holds NaN, +inf, or -inf only
+    normaliser: Normaliser  # [C, B]
 
 
 def look(
@@ -43,25 +49,26 @@ def look(
     """Look at frames start .. start + size - 1, those at or past T as at padding."""
     window = Window.of(start, size, scores.shape[1])
     rows = rows_of(scores, window.first, window.size)
+    found = Normaliser(*(x[:, window.row_of_frame].T for x in normaliser.of_rows(rows)))
     row = jnp.moveaxis(rows[:, window.row_of_frame], 1, 0)  # [C, B, V]
     is_live = window.frames[:, None] < lengths[None, :]
-    peak = jnp.max(row, axis=2)
-    row = row - peak[:, :, None]
-    total = jnp.sum(jnp.exp(row), axis=2)
-    is_good = jnp.isfinite(peak) & jnp.isfinite(total)
+    is_good = jnp.isfinite(found.peak) & jnp.isfinite(found.total)
     is_read = is_live & is_good  # a bad one would poison what it is compared with
-    row = jnp.where(is_read[:, :, None], row, -jnp.inf)
+    row = jnp.where(is_read[:, :, None], row - found.peak[:, :, None], -jnp.inf)
     is_blank = positions(row.shape[2], 3) == blank_id
     best, labels = largest(jnp.where(is_blank, -jnp.inf, row), num_labels)
-    log_shift = -jnp.log(total) if normalise else peak
+    log_shift = -jnp.log(found.total) if normalise else found.peak
     return Frames(
-        row=row,
-        blank=jnp.where(is_read, row[:, :, blank_id], 0),
-        best=best,
-        labels=labels,
-        rank=_ranks(labels, row.shape[2]),
+        seen=Frame(
+            row=row,
+            blank=jnp.where(is_read, row[:, :, blank_id], 0),
+            best=best,
+            labels=labels,
+            rank=_ranks(labels, row.shape[2]),
+        ),
         log_shift=jnp.where(is_read, log_shift, 0),
-        is_bad=jnp.any(is_live & ~is_good, axis=0),
+        is_bad=is_live & ~is_good,
+        normaliser=found,
     )
 
 

@@ -62,9 +62,7 @@ class Guide(NamedTuple):
     ) -> Float[Array, "W K"] | Float[Array, ""]:
         """Return what each label would add to each prefix's score."""
         total = jnp.asarray(self.label_bonus, like.dtype)
-        for model, weight, state in zip(
-            self.models, self.weights, states, strict=True
-        ):
+        for model, weight, state in zip(self.models, self.weights, states, strict=True):
             gain = model.score(state, labels).astype(like.dtype)
             # A weight of 0 switches a model off, with what it holds impossible.
             weighed = jnp.where(weight == 0, 0, jnp.asarray(weight, like.dtype) * gain)
@@ -81,9 +79,7 @@ class Guide(NamedTuple):
     def end(self, states: tuple[Any, ...], like: Float[Array, " W"]) -> jax.Array:
         """Return what the end adds to each prefix's score."""
         total = jnp.zeros_like(like)
-        for model, weight, state in zip(
-            self.models, self.weights, states, strict=True
-        ):
+        for model, weight, state in zip(self.models, self.weights, states, strict=True):
             final = model.end(state).astype(like.dtype)
             weighed = jnp.where(weight == 0, 0, jnp.asarray(weight, like.dtype) * final)
             total = total + weighed

@@ -113,7 +113,8 @@ def _first_marked(
 
 def _packed(mark: Bool[Array, "... n"]) -> UInt[Array, "... m"]:
     """Return 32 marks as the bits of one number."""
-    marks = mark.reshape(*mark.shape[:-1], -1, _WORD).astype(jnp.uint32)
+    *rows, n = mark.shape
+    marks = mark.reshape(*rows, n // _WORD, _WORD).astype(jnp.uint32)
     return jnp.sum(marks << positions(_WORD, marks.ndim).astype(jnp.uint32), axis=-1)
 
 
@@ -149,8 +150,10 @@ def _inverse(place: Int[Array, "... n"]) -> Int[Array, "... n"]:
 
     def row(place: Int[Array, " n"]) -> Int[Array, " n"]:
         every = positions(place.shape[0])
-        return jnp.zeros_like(place).at[place].set(
-            every, mode="promise_in_bounds", unique_indices=True
+        return (
+            jnp.zeros_like(place)
+            .at[place]
+            .set(every, mode="promise_in_bounds", unique_indices=True)
         )
 
     for _ in range(place.ndim - 1):

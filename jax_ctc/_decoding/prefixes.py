@@ -68,7 +68,7 @@ def find_parents(
     blank: Float[Array, " W"],
     total: Float[Array, " W"],
 ) -> Parents:
-    """Look for each prefix's parent among all; empty places are nobody's.
+    """Look for each prefix's parent among all; those at -inf are nobody's.
 
     A label that repeats the parent's last follows only its paths that end in blank.
     """
