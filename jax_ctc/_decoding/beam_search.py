@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Integer
 
+from jax_ctc._alignment.paths import PADDING
 from jax_ctc._checks.arrays import check_lengths, check_scores
 from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.labels import bit, is_within, narrow
@@ -20,7 +21,7 @@ from jax_ctc._decoding.nbest import Shared
 from jax_ctc._decoding.options import Options, check_guide, check_options
 from jax_ctc._decoding.records import BeamHypotheses
 from jax_ctc._decoding.search import Search, advance, begin
-from jax_ctc._decoding.trace import PADDING, read_labels
+from jax_ctc._decoding.trace import read_labels
 from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._mesh.varying import vary_alike
 from jax_ctc._numbers.precision import accumulator

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jax_ctc._alignment.paths import PADDING
 from jax_ctc._mesh.varying import steady_scan
-
-PADDING = -1
 
 
 def pack(
