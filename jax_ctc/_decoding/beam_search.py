@@ -17,12 +17,12 @@ from jax_ctc._checks.status import Status
 from jax_ctc._decoding import nbest
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.largest import at, largest
-from jax_ctc._decoding.nbest import Shared
+from jax_ctc._decoding.nbest import Nbest
 from jax_ctc._decoding.options import Options, check_guide, check_options
 from jax_ctc._decoding.records import BeamHypotheses
 from jax_ctc._decoding.search import Search, advance, begin
 from jax_ctc._decoding.trace import read_labels
-from jax_ctc._lattice.normaliser import Normaliser
+from jax_ctc._lattice.pose import or_full
 from jax_ctc._mesh.varying import vary_alike
 from jax_ctc._numbers.precision import accumulator
 
@@ -128,9 +128,8 @@ def beam_search_decode(
         using bi-directional recurrent DNNs", 2014, https://arxiv.org/abs/1408.2873.
     """
     scores = check_scores(logits)
-    leading, num_frames = scores.shape[:-2], scores.shape[-2]
     lengths = check_lengths(
-        logit_lengths, leading, num_frames, name="logit_lengths", of="logits"
+        logit_lengths, scores.shape[:-2], name="logit_lengths", of="logits"
     )
     guide = check_guide(language_model, lm_weight, label_bonus, hotwords)
     options = check_options(
@@ -151,11 +150,12 @@ def beam_search_decode(
 def _decode(
     options: Options,
     logits: Float[Array, "... T V"],
-    logit_lengths: Integer[Array, "..."],
+    logit_lengths: Integer[Array, "..."] | None,
     guide: Guide,
 ) -> BeamHypotheses:
     """Search, then read the hypotheses off the lattice."""
     *leading, num_frames, _ = logits.shape
+    logit_lengths = or_full(logit_lengths, leading, num_frames)
     leaves, tree = jax.tree.flatten(guide)
     scores, lengths, *leaves = vary_alike(logits, logit_lengths, *leaves)
     guide = jax.tree.unflatten(tree, map(lax.stop_gradient, leaves))
@@ -166,11 +166,10 @@ def _decode(
     lengths = jnp.clip(lengths, 0, num_frames)
     plan = options.plan
     zero = jnp.zeros_like(scores[:, 0, 0], accumulator(scores.dtype))
-    search, kept = advance(plan, guide, begin(plan, guide, zero), scores, lengths)
+    search, steps = advance(plan, guide, begin(plan, guide, zero), scores, lengths)
     status = status | bit(Status.NONFINITE_LOGITS, search.is_bad)
-    shared = Shared(scores, lengths, Normaliser(*(x.T for x in kept.normaliser)))
     size = num_frames if plan.max_labels is None else plan.max_labels
-    found = read_nbest(options, guide, search, kept.steps, shared, status, size)
+    found = read_nbest(options, guide, search, steps, scores, lengths, status, size)
     return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), found)
 
 
@@ -191,7 +190,8 @@ def read_nbest(
     guide: Guide,
     search: Search,
     steps: Int[Array, "T B W"],
-    shared: Shared,
+    scores: Float[Array, "B T V"],
+    logit_lengths: Int[Array, " B"],
     status: Int[Array, " B"],
     max_labels: int,
 ) -> BeamHypotheses:
@@ -209,19 +209,19 @@ def read_nbest(
         steps,
         place,
         lengths,
-        num_classes=shared.scores.shape[2],
+        num_classes=scores.shape[2],
         max_labels=max_labels,
     )
-    lattice = functools.partial(
-        nbest.read, shared, blank_id=plan.blank_id, normalise=plan.normalise
-    )
-    log_prob = lattice(nbest.log_prob, labels, lengths, is_ok)
+    found = Nbest(scores, logit_lengths, labels, lengths, is_ok)
+    lattice = {"blank_id": plan.blank_id, "normalise": plan.normalise}
+    log_prob = nbest.log_prob(found, **lattice)
     if options.rerank:
         score = jnp.where(is_ok, log_prob + at(extra, place), -jnp.inf)
         score, order = largest(score, options.num_hypotheses)
         is_ok, lengths, log_prob = (at(x, order) for x in (is_ok, lengths, log_prob))
         labels = jnp.take_along_axis(labels, order[:, :, None], axis=1)
-    times = lattice(nbest.times, labels, lengths, is_ok) if options.times else ()
+        found = found._replace(labels=labels, lengths=lengths, is_ok=is_ok)
+    times = nbest.times(found, **lattice) if options.times else ()
     is_bad = (status & Status.NONFINITE_LOGITS != 0)[:, None]
     return BeamHypotheses(
         jnp.where(is_ok[:, :, None], labels, PADDING),

@@ -12,8 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._decoding.largest import largest
 from jax_ctc._lattice import normaliser
-from jax_ctc._lattice.frames import Window, rows_of
-from jax_ctc._lattice.normaliser import Normaliser
+from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
 
 
@@ -33,7 +32,6 @@ class Frames(NamedTuple):
     seen: Frame  # [C, B, ...]
     log_shift: Float[Array, "C B"]  # log p of a path = its scores + all shifts
     is_bad: Bool[Array, "C B"]  # a live frame holds NaN, +inf, or -inf only
-    normaliser: Normaliser  # [C, B]
 
 
 def look(
@@ -47,17 +45,19 @@ def look(
     normalise: bool,
 ) -> Frames:
     """Look at frames start .. start + size - 1, those at or past T as at padding."""
-    window = Window.of(start, size, scores.shape[1])
-    rows = rows_of(scores, window.first, window.size)
-    found = Normaliser(*(x[:, window.row_of_frame].T for x in normaliser.of_rows(rows)))
-    row = jnp.moveaxis(rows[:, window.row_of_frame], 1, 0)  # [C, B, V]
-    is_live = window.frames[:, None] < lengths[None, :]
-    is_good = jnp.isfinite(found.peak) & jnp.isfinite(found.total)
+    first, num_rows = rows_of_chunk(start, size, scores.shape[1])
+    frames = start + positions(size)
+    rows = rows_of(scores, first, num_rows)
+    row = jnp.take(rows, jnp.minimum(frames - first, num_rows - 1), axis=1)
+    row = jnp.moveaxis(row, 1, 0)  # [C, B, V]
+    found = normaliser.of(row)
+    is_live = frames[:, None] < lengths[None, :]
+    is_good = normaliser.is_good(found)
     is_read = is_live & is_good  # a bad one would poison what it is compared with
     row = jnp.where(is_read[:, :, None], row - found.peak[:, :, None], -jnp.inf)
     is_blank = positions(row.shape[2], 3) == blank_id
     best, labels = largest(jnp.where(is_blank, -jnp.inf, row), num_labels)
-    log_shift = -jnp.log(found.total) if normalise else found.peak
+    log_shift = -jnp.log1p(found.rest) if normalise else found.peak
     return Frames(
         seen=Frame(
             row=row,
@@ -68,7 +68,6 @@ def look(
         ),
         log_shift=jnp.where(is_read, log_shift, 0),
         is_bad=is_live & ~is_good,
-        normaliser=found,
     )
 
 

@@ -17,6 +17,8 @@ from jax_ctc._checks.labels import bit, is_within, narrow
 from jax_ctc._checks.options import check_blank_id
 from jax_ctc._checks.status import Status
 from jax_ctc._decoding.records import Hypotheses
+from jax_ctc._lattice import normaliser
+from jax_ctc._lattice.pose import or_full
 from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 
@@ -75,22 +77,21 @@ def greedy_decode(
         section 3.2 (best path decoding).
     """
     scores = check_scores(logits)
-    leading, num_frames = scores.shape[:-2], scores.shape[-2]
     lengths = check_lengths(
-        logit_lengths, leading, num_frames, name="logit_lengths", of="logits"
+        logit_lengths, scores.shape[:-2], name="logit_lengths", of="logits"
     )
     return _greedy(check_blank_id(blank_id, scores.shape[-1]), scores, lengths)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _greedy(
-    blank_id: int, logits: Float[Array, "... T V"], lengths: Int[Array, "..."]
+    blank_id: int, logits: Float[Array, "... T V"], lengths: Int[Array, "..."] | None
 ) -> Hypotheses:
     *leading, num_frames, num_classes = logits.shape
     batch = math.prod(leading)
     logits = logits.astype(accumulator(logits.dtype))
     logits = logits.reshape(batch, num_frames, num_classes)
-    lengths = narrow(lengths).reshape(batch)
+    lengths = narrow(or_full(lengths, leading, num_frames)).reshape(batch)
     is_live = is_inside(lengths, num_frames)  # [B, T]
     path = jnp.argmax(logits, axis=-1).astype(jnp.int32)  # [B, T]
     log_prob = _log_prob(jnp.where(is_live[..., None], logits, 0), path)  # [B, T]
@@ -120,9 +121,9 @@ def _log_prob(
     logits: Float[Array, "B T V"], path: Int[Array, "B T"]
 ) -> Float[Array, "B T"]:
     """Return log softmax along the path; NaN if a frame is bad."""
-    best = jnp.take_along_axis(logits, path[..., None], axis=-1)  # [B, T, 1]
-    # The sum is at least 1, and NaN if the frame is bad.
-    return -jnp.log(jnp.sum(jnp.exp(logits - best), axis=-1))
+    best = jnp.take_along_axis(logits, path[..., None], axis=-1)[..., 0]  # [B, T]
+    here = normaliser.of(logits)
+    return (best - here.peak) - jnp.log1p(here.rest)
 
 
 def _first_of_run(path: Int[Array, "B T"]) -> Bool[Array, "B T"]:

@@ -33,7 +33,6 @@ from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.largest import largest
 from jax_ctc._decoding.pruning import Candidates, candidates
 from jax_ctc._decoding.trace import pack
-from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.two_floats import sum_frames, two_sum
@@ -60,13 +59,6 @@ class Search(NamedTuple):
     is_bad: Bool[Array, " B"]
 
 
-class Kept(NamedTuple):
-    """What is kept of T frames."""
-
-    steps: Int[Array, "T B W"]  # whence each prefix came, by which label: see `trace`
-    normaliser: Normaliser  # [T, B]
-
-
 def begin(plan: Plan, guide: Guide, zero: Float[Array, " B"]) -> Search:
     """Return a search before the first frame; `zero` varies as all arguments do."""
 
@@ -83,8 +75,11 @@ def advance(
     search: Search,
     scores: Float[Array, "B T V"],
     lengths: Int[Array, " B"],
-) -> tuple[Search, Kept]:
-    """Search through T frames; return what is kept of them, too."""
+) -> tuple[Search, Int[Array, "_ B W"]]:
+    """Search through T frames, and padding; return what is kept of each, too.
+
+    That is whence each prefix came, and by which label: see `trace`.
+    """
     num_frames, num_classes = scores.shape[1:]
     size = min(CHUNK_FRAMES, num_frames)
     if plan.max_labels is not None and plan.max_labels >= num_frames:
@@ -92,7 +87,9 @@ def advance(
     looked_at = candidates(plan.width, num_classes - 1, plan.slack)
     one_step = jax.vmap(functools.partial(step, plan, looked_at, guide))
 
-    def chunk(search: Search, start: Int[Array, ""]) -> tuple[Search, Kept]:
+    def chunk(
+        search: Search, start: Int[Array, ""]
+    ) -> tuple[Search, Int[Array, "C B W"]]:
         frames = look(
             scores,
             lengths,
@@ -109,13 +106,11 @@ def advance(
             high, lost = two_sum(high, more)
             low = low + (lost + rest)
         is_bad = search.is_bad | jnp.any(frames.is_bad, axis=0)
-        return Search(beam, high, low, is_bad), Kept(steps, frames.normaliser)
+        return Search(beam, high, low, is_bad), steps
 
     starts = positions(-(-num_frames // size)) * size
-    search, kept = steady_scan(chunk, search, starts)
-    return search, jax.tree.map(
-        lambda x: x.reshape(len(starts) * size, *x.shape[2:])[:num_frames], kept
-    )
+    search, steps = steady_scan(chunk, search, starts)
+    return search, steps.reshape(len(starts) * size, *steps.shape[2:])
 
 
 def step(
