@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_ctc._alignment.paths import PADDING
 from jax_ctc._checks.arrays import check_lengths, check_scores
-from jax_ctc._checks.given import ArrayLike, Index, Option
+from jax_ctc._checks.given import ArrayLike, Flag, Index, Option
 from jax_ctc._checks.labels import bit, is_within, narrow
 from jax_ctc._checks.status import Status
 from jax_ctc._decoding import nbest
@@ -24,6 +24,7 @@ from jax_ctc._decoding.search import Search, advance, begin
 from jax_ctc._decoding.trace import read_labels
 from jax_ctc._lattice.pose import or_full
 from jax_ctc._mesh.varying import vary_alike
+from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.precision import accumulator
 
 
@@ -40,8 +41,8 @@ def beam_search_decode(
     hotwords: Any = None,
     inputs: Option = "logits",
     max_labels: Index | None = None,
-    rerank: bool = False,
-    times: bool = False,
+    rerank: Flag = False,
+    times: Flag = False,
 ) -> BeamHypotheses:
     r"""The label sequences that are most probable over all their paths.
 
@@ -189,7 +190,7 @@ def read_nbest(
     options: Options,
     guide: Guide,
     search: Search,
-    steps: Int[Array, "T B W"],
+    steps: Int[Array, "F B W"],
     scores: Float[Array, "B T V"],
     logit_lengths: Int[Array, " B"],
     status: Int[Array, " B"],
@@ -201,9 +202,12 @@ def read_nbest(
     extra = beam.extra + jax.vmap(guide.end)(beam.states, beam.extra)
     score = beam.total + (search.high + search.low)[:, None] + extra
     score = jnp.where((status == 0)[:, None], score, -jnp.inf)
-    score, place = largest(
-        score, plan.width if options.rerank else options.num_hypotheses
-    )
+    count = plan.width if options.rerank else options.num_hypotheses
+    if guide.models or plan.max_labels is not None:
+        score, place = largest(score, count)
+    else:  # they are in order
+        score = score[:, :count]
+        place = jnp.zeros_like(beam.length[:, :count]) + positions(count, 2)
     is_ok, lengths = score > -jnp.inf, at(beam.length, place)
     labels = read_labels(
         steps,

@@ -46,9 +46,20 @@ def of_nothing(zeros: Float[Array, " W"], states: Any) -> Beam:
     )
 
 
-def at(tree: Any, index: Int[Array, " W"]) -> Any:
-    """Return every array of the tree at some of its places."""
-    return jax.tree.map(lambda row: row.at[index].get(mode="promise_in_bounds"), tree)
+def at(tree: Any, index: Int[Array, " M"]) -> Any:
+    """Return every array of the tree, all [W], at some of its places.
+
+    Arrays of one dtype are read side by side: one operation, not one for each.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    found: list[Any] = [None] * len(leaves)
+    for dtype in {leaf.dtype for leaf in leaves}:
+        places = [n for n, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        columns = jnp.stack([leaves[n] for n in places], axis=-1)
+        columns = columns.at[index].get(mode="promise_in_bounds")
+        for column, n in enumerate(places):
+            found[n] = columns[..., column]
+    return jax.tree.unflatten(treedef, found)
 
 
 def where(condition: Any, this: Any, other: Any) -> Any:

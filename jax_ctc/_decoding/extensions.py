@@ -43,27 +43,16 @@ def extend(
         totals.append((prefix[some, None] + frame.best[None, :columns]).reshape(-1))
     total = jnp.concatenate(totals)
 
-    # Its own last label again: a repeat, which follows only a blank.
+    # Its own last label again is a repeat, which follows only a blank. What is in the
+    # beam already is not found again.
     last = jnp.maximum(beam.last, 0)
     rank = jnp.where(beam.last >= 0, at(frame.rank, last), looked_at.num_classes)
-    blank = jnp.where(may_extend, beam.blank, -jnp.inf)
     own = positions(prefix.shape[0])
-    total = _put(looked_at, total, own, rank, blank + at(frame.row, last))
-    # What is in the beam already is not found again.
-    total = _put(looked_at, total, parent, rank, jnp.full_like(prefix, -jnp.inf))
+    repeat = jnp.where(may_extend, beam.blank, -jnp.inf) + at(frame.row, last)
+    row = jnp.concatenate([own, jnp.maximum(parent, 0)])
+    rank = jnp.concatenate([rank, jnp.where(parent >= 0, rank, looked_at.num_classes)])
+    start, count = at((jnp.asarray(looked_at.start), jnp.asarray(looked_at.count)), row)
+    place = jnp.where(rank < count, start + rank, total.shape[0])
+    most = jnp.concatenate([repeat, jnp.full_like(repeat, -jnp.inf)])
+    total = total.at[place].min(most, mode="drop")
     return Extensions(total, jnp.concatenate(extras))
-
-
-def _put(
-    looked_at: Candidates,
-    total: Float[Array, " M"],
-    prefix: Int[Array, " W"],
-    rank: Int[Array, " W"],
-    value: Float[Array, " W"],
-) -> Float[Array, " M"]:
-    """Write values at the extensions by some ranks, where they are looked at."""
-    row = jnp.maximum(prefix, 0)
-    count = at(jnp.asarray(looked_at.count), row)
-    place = at(jnp.asarray(looked_at.start), row) + rank
-    place = jnp.where((prefix >= 0) & (rank < count), place, total.shape[0])
-    return total.at[place].set(value, mode="drop", unique_indices=True)

@@ -115,7 +115,8 @@ def _packed(mark: Bool[Array, "... n"]) -> UInt[Array, "... m"]:
     """Return 32 marks as the bits of one number."""
     *rows, n = mark.shape
     marks = mark.reshape(*rows, n // _WORD, _WORD).astype(jnp.uint32)
-    return jnp.sum(marks << positions(_WORD, marks.ndim).astype(jnp.uint32), axis=-1)
+    bit = positions(_WORD, marks.ndim).astype(jnp.uint32)
+    return jnp.sum(marks << bit, axis=-1, dtype=jnp.uint32)
 
 
 def _nth_one(word: UInt[Array, "..."], n: Int[Array, "..."]) -> Int[Array, "..."]:

@@ -76,9 +76,10 @@ def check_guide(
 ) -> Guide:
     """Return what the search goes by besides the scores, or raise."""
     models, weights = [], []
+    weight = _check_number(lm_weight, "lm_weight")
     if language_model is not None:
         models.append(_check_model(language_model, "language_model", "NGram.from_arpa"))
-        weights.append(_check_number(lm_weight, "lm_weight"))
+        weights.append(weight)
     if hotwords is not None:
         models.append(_check_model(hotwords, "hotwords", "Hotwords.from_phrases"))
         weights.append(np.float32(1))

@@ -75,7 +75,7 @@ def advance(
     search: Search,
     scores: Float[Array, "B T V"],
     lengths: Int[Array, " B"],
-) -> tuple[Search, Int[Array, "_ B W"]]:
+) -> tuple[Search, Int[Array, "F B W"]]:
     """Search through T frames, and padding; return what is kept of each, too.
 
     That is whence each prefix came, and by which label: see `trace`.
@@ -140,15 +140,15 @@ def step(
         _, order = largest(_is_open(plan, length).astype(rated.dtype), width)
         is_stay, source, number = at((is_stay, source, number), order)
 
-    old = at(beam, source)
+    old, stay, stay_blank, stay_label = at((beam, stay, stay_blank, stay_label), source)
     label = at(frame.labels, at(jnp.asarray(looked_at.column), number))
     total, extra = at(longer, number)
-    total = jnp.where(is_stay, at(stay, source), total)
+    total = jnp.where(is_stay, stay, total)
     shift = jnp.max(total)
     shift = jnp.where(shift > -jnp.inf, shift, 0)
     beam = Beam(
-        blank=jnp.where(is_stay, at(stay_blank, source), -jnp.inf) - shift,
-        label=jnp.where(is_stay, at(stay_label, source), total) - shift,
+        blank=jnp.where(is_stay, stay_blank, -jnp.inf) - shift,
+        label=jnp.where(is_stay, stay_label, total) - shift,
         total=total - shift,
         last=jnp.where(is_stay, old.last, label),
         length=old.length + (~is_stay).astype(jnp.int32),

@@ -25,7 +25,7 @@ def unpack(
 
 
 def read_labels(
-    kept: Int[Array, "T B W"],
+    kept: Int[Array, "F B W"],
     place: Int[Array, "B N"],
     lengths: Int[Array, "B N"],
     *,
@@ -48,7 +48,7 @@ def read_labels(
 
     _, (label, at) = steady_scan(back, (place, lengths), kept, reverse=True)
 
-    def write(label: Int[Array, " T"], at: Int[Array, " T"]) -> Any:
+    def write(label: Int[Array, " F"], at: Int[Array, " F"]) -> Any:
         empty = jnp.full_like(label, PADDING, shape=(max_labels,))
         return empty.at[at].set(label, mode="drop")
 
