@@ -11,8 +11,9 @@ from jax_ctc._alignment.viterbi import ctc_align
 from jax_ctc._checks.lengths import lengths_from_paddings, minimum_frames
 from jax_ctc._checks.status import Status, explain, raise_if
 from jax_ctc._decoding.beam_search import beam_search_decode
+from jax_ctc._decoding.errors import label_errors
 from jax_ctc._decoding.greedy import greedy_decode
-from jax_ctc._decoding.records import BeamHypotheses, Hypotheses
+from jax_ctc._decoding.records import BeamHypotheses, EditCounts, Hypotheses
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
 from jax_ctc._loss.losses import (
@@ -31,6 +32,7 @@ __all__ = [
     "CTCAlignment",
     "CTCPosteriors",
     "CTCSamples",
+    "EditCounts",
     "Finding",
     "Hypotheses",
     "Implementation",
@@ -51,6 +53,7 @@ __all__ = [
     "explain",
     "greedy_decode",
     "implementations",
+    "label_errors",
     "lengths_from_paddings",
     "minimum_frames",
     "plot_alignment",

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._decoding import prefixes
-from jax_ctc._decoding.prefixes import Name
+from jax_ctc._decoding.names import Name, constant
+from jax_ctc._decoding.parents import EMPTY, NOBODYS_PARENT
 from jax_ctc._numbers.masks import positions
 
 
@@ -32,15 +32,14 @@ def of_nothing(zeros: Float[Array, " W"], states: Any) -> Beam:
     """Return the beam before the first frame: the empty prefix, and empty places."""
     total = jnp.where(positions(zeros.shape[0]) == 0, zeros, -jnp.inf)
     none = zeros.astype(jnp.int32)
-    name, parent = prefixes.empty(none)
     return Beam(
         blank=total,
         label=jnp.full_like(zeros, -jnp.inf),
         total=total,
         last=none - 1,
         length=none,
-        name=name,
-        parent=parent,
+        name=constant(none, EMPTY),
+        parent=constant(none, NOBODYS_PARENT),
         extra=zeros,
         states=states,
     )

@@ -25,12 +25,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._decoding import beams, prefixes
+from jax_ctc._decoding import beams
 from jax_ctc._decoding.beams import Beam, at, where
 from jax_ctc._decoding.extensions import extend
 from jax_ctc._decoding.frames import Frame, look
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.largest import largest
+from jax_ctc._decoding.names import longer
+from jax_ctc._decoding.parents import find_parents
 from jax_ctc._decoding.pruning import Candidates, candidates
 from jax_ctc._decoding.trace import pack
 from jax_ctc._mesh.varying import steady_scan
@@ -121,18 +123,16 @@ def step(
     Returns, too, what is kept of the frame, and what was taken off all totals.
     """
     width, num_classes = plan.width, frame.row.shape[0]
-    parents = prefixes.find_parents(
-        beam.name, beam.parent, beam.last, beam.blank, beam.total
-    )
+    parents = find_parents(beam.name, beam.parent, beam.last, beam.blank, beam.total)
     y_last = at(frame.row, jnp.maximum(beam.last, 0))
     y_last = jnp.where(beam.last >= 0, y_last, -jnp.inf)
     stay_blank = beam.total + frame.blank
     stay_label = jnp.logaddexp(beam.label, parents.mass) + y_last
     stay = jnp.logaddexp(stay_blank, stay_label)
     may_extend = _is_open(plan, beam.length)
-    longer = extend(looked_at, guide, beam, may_extend, frame, parents.place)
+    extensions = extend(looked_at, guide, beam, may_extend, frame, parents.place)
 
-    rated = jnp.concatenate([stay + beam.extra, longer.total + longer.extra])
+    rated = jnp.concatenate([stay + beam.extra, extensions.total + extensions.extra])
     _, index = largest(rated, width)
     is_stay, source, number = _read(looked_at, index)
     if plan.max_labels is not None:
@@ -142,7 +142,7 @@ def step(
 
     old, stay, stay_blank, stay_label = at((beam, stay, stay_blank, stay_label), source)
     label = at(frame.labels, at(jnp.asarray(looked_at.column), number))
-    total, extra = at(longer, number)
+    total, extra = at(extensions, number)
     total = jnp.where(is_stay, stay, total)
     shift = jnp.max(total)
     shift = jnp.where(shift > -jnp.inf, shift, 0)
@@ -152,7 +152,7 @@ def step(
         total=total - shift,
         last=jnp.where(is_stay, old.last, label),
         length=old.length + (~is_stay).astype(jnp.int32),
-        name=where(is_stay, old.name, prefixes.child(old.name, label)),
+        name=where(is_stay, old.name, longer(old.name, label)),
         parent=where(is_stay, old.parent, old.name),
         extra=jnp.where(is_stay, old.extra, extra),
         states=where(is_stay, old.states, guide.advance(old.states, label)),
