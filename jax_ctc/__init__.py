@@ -13,7 +13,10 @@ from jax_ctc._checks.status import Status, explain, raise_if
 from jax_ctc._decoding.beam_search import beam_search_decode
 from jax_ctc._decoding.errors import label_errors
 from jax_ctc._decoding.greedy import greedy_decode
+from jax_ctc._decoding.hotwords import Hotwords
+from jax_ctc._decoding.ngram import NGram
 from jax_ctc._decoding.records import BeamHypotheses, EditCounts, Hypotheses
+from jax_ctc._decoding.words import WordNGram
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
 from jax_ctc._loss.losses import (
@@ -34,12 +37,15 @@ __all__ = [
     "CTCSamples",
     "EditCounts",
     "Finding",
+    "Hotwords",
     "Hypotheses",
+    "NGram",
     "Implementation",
     "Report",
     "Status",
     "TokenSpan",
     "Utterance",
+    "WordNGram",
     "alignment_entropy",
     "beam_search_decode",
     "check_batch",

@@ -132,7 +132,9 @@ def beam_search_decode(
     lengths = check_lengths(
         logit_lengths, scores.shape[:-2], name="logit_lengths", of="logits"
     )
-    guide = check_guide(language_model, lm_weight, label_bonus, hotwords)
+    guide = check_guide(
+        scores.shape[-1], language_model, lm_weight, label_bonus, hotwords
+    )
     options = check_options(
         scores.shape[-1],
         blank_id=blank_id,

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
+
+from jax_ctc._checks.arrays import check_labels, check_lengths
+from jax_ctc._checks.given import ArrayLike
+from jax_ctc._checks.labels import narrow
+from jax_ctc._lattice.pose import or_full
+from jax_ctc._numbers.masks import is_inside
 
 
 @runtime_checkable
@@ -84,3 +91,38 @@ class Guide(NamedTuple):
             weighed = jnp.where(weight == 0, 0, jnp.asarray(weight, like.dtype) * final)
             total = total + weighed
         return total
+
+
+def score_sequences(
+    model: LanguageModel, labels: ArrayLike, lengths: ArrayLike | None
+) -> Float[Array, "..."]:
+    """Return what a model says of whole label sequences, their end included."""
+    labels = check_labels(labels)
+    leading, size = labels.shape[:-1], labels.shape[-1]
+    lengths = check_lengths(lengths, leading, name="lengths", of="labels")
+    lengths = narrow(jnp.asarray(or_full(lengths, leading, size)))
+    labels = narrow(jnp.asarray(labels)).reshape(-1, size)
+    is_label = is_inside(lengths.reshape(-1), size)
+
+    def add(carry: tuple, item: tuple) -> tuple[tuple, None]:
+        states, total = carry
+        label, is_label = item
+
+        def rate(state: Any, label: Int[Array, ""]) -> Float[Array, ""]:
+            row = jax.tree.map(lambda x: x[None], state)
+            return model.score(row, label[None])[0, 0]
+
+        total = total + jnp.where(is_label, jax.vmap(rate)(states, label), 0)
+        states = jax.tree.map(
+            lambda new, old: jnp.where(is_label, new, old),
+            model.advance(states, label),
+            states,
+        )
+        return (states, total), None
+
+    zero = jnp.zeros((labels.shape[0],), jnp.float32)
+    start = Guide((model,), (1.0,), 0.0).initial(zero)[0], zero
+    # What pads the labels may be no label.
+    clean = jnp.where(is_label, labels, 0)
+    (states, total), _ = lax.scan(add, start, (clean.T, is_label.T))
+    return (total + model.end(states)).reshape(leading)

@@ -72,16 +72,22 @@ def check_options(
 
 
 def check_guide(
-    language_model: Any, lm_weight: ArrayLike, label_bonus: ArrayLike, hotwords: Any
+    num_classes: int | None,
+    language_model: Any,
+    lm_weight: ArrayLike,
+    label_bonus: ArrayLike,
+    hotwords: Any,
 ) -> Guide:
     """Return what the search goes by besides the scores, or raise."""
     models, weights = [], []
     weight = _check_number(lm_weight, "lm_weight")
     if language_model is not None:
-        models.append(_check_model(language_model, "language_model", "NGram.from_arpa"))
+        model = _check_model(language_model, "language_model", "NGram.from_arpa")
+        models.append(_check_classes(model, "language_model", num_classes))
         weights.append(weight)
     if hotwords is not None:
-        models.append(_check_model(hotwords, "hotwords", "Hotwords.from_phrases"))
+        model = _check_model(hotwords, "hotwords", "Hotwords.from_phrases")
+        models.append(_check_classes(model, "hotwords", num_classes))
         weights.append(np.float32(1))
     bonus = _check_number(label_bonus, "label_bonus")
     return Guide(tuple(models), tuple(weights), bonus)
@@ -94,6 +100,17 @@ def _check_model(model: Any, name: str, maker: str) -> Any:
             f"`{name}` must be a model as `{maker}` returns, or have the methods"
             f" {', '.join(_METHODS)}; got {type(model).__name__}, which lacks"
             f" {', '.join(missing)}"
+        )
+    return model
+
+
+def _check_classes(model: Any, name: str, num_classes: int | None) -> Any:
+    """Return the model if it has the classes of the scores, or does not say."""
+    known = getattr(model, "num_classes", num_classes)
+    if num_classes is not None and known != num_classes:
+        raise ValueError(
+            f"`{name}` is for the V={known} classes of the vocabulary that it was made"
+            f" with, but the scores have V={num_classes}"
         )
     return model
 
