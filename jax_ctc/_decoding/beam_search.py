@@ -168,10 +168,12 @@ def _decode(
     status = bit(Status.BAD_LENGTH, ~is_within(lengths, num_frames))
     lengths = jnp.clip(lengths, 0, num_frames)
     plan = options.plan
+    if plan.max_labels is not None and plan.max_labels >= scores.shape[1]:
+        plan = plan._replace(max_labels=None)  # no label can be one too many
     zero = jnp.zeros_like(scores[:, 0, 0], accumulator(scores.dtype))
     search, steps = advance(plan, guide, begin(plan, guide, zero), scores, lengths)
     status = status | bit(Status.NONFINITE_LOGITS, search.is_bad)
-    size = num_frames if plan.max_labels is None else plan.max_labels
+    size = options.plan.max_labels or num_frames
     found = read_nbest(options, guide, search, steps, scores, lengths, status, size)
     return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), found)
 

@@ -13,7 +13,7 @@ from jax_ctc._checks.given import ArrayLike, Index, Option, Vocabulary
 from jax_ctc._decoding import automaton, saved
 from jax_ctc._decoding.automaton import Phrase
 from jax_ctc._decoding.guide import score_sequences
-from jax_ctc._decoding.vocabularies import check_separator, class_texts, piece
+from jax_ctc._checks.vocabularies import check_separator, class_texts, piece
 
 _BOUNDARY = " "  # what parts the words of a phrase
 

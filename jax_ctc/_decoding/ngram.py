@@ -14,7 +14,7 @@ from jax_ctc._decoding.arpa import read_arpa
 from jax_ctc._decoding.guide import score_sequences
 from jax_ctc._decoding.hashing import HashTable
 from jax_ctc._decoding.histories import BEGIN, END, UNKNOWN, Automaton
-from jax_ctc._decoding.vocabularies import class_texts
+from jax_ctc._checks.vocabularies import class_texts
 
 # Scores and targets of every state and class, if they are no more than this.
 _DENSE_BYTES = 64 * 2**20

@@ -1,7 +1,6 @@
 """What decoding returns."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 
@@ -68,6 +67,28 @@ class BeamHypotheses:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class SettledLabels:
+    """Labels that no frame to come can change, given out while a recording is read.
+
+    n labels, those after the ones given out before. They carry no log_prob: that is
+    known at the end.
+
+    Attributes:
+        labels: [n] int32.
+        start: [n] int32, first frame of each, counted from the first of the recording,
+            on the best path of the best hypothesis so far.
+        end: [n] int32, the frame after its last, likewise.
+        confidence: [n] float in 0..1, mean probability over these frames.
+    """
+
+    labels: Leaf
+    start: Leaf
+    end: Leaf
+    confidence: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class EditCounts:
     """What it takes to turn references into what was read; counts add up.
 
@@ -94,11 +115,3 @@ class EditCounts:
     def rate(self) -> jax.Array:
         """[] float32, errors of all utterances over labels of all references."""
         return self.errors.sum() / self.total.sum()
-
-
-# As they may be handed back: an executed annotation sees `Any`, so that the designed
-# messages come first.
-if TYPE_CHECKING:
-    GivenHypotheses: TypeAlias = Hypotheses | BeamHypotheses
-else:
-    GivenHypotheses = Any

@@ -83,9 +83,6 @@ def advance(
     That is whence each prefix came, and by which label: see `trace`.
     """
     num_frames, num_classes = scores.shape[1:]
-    size = min(CHUNK_FRAMES, num_frames)
-    if plan.max_labels is not None and plan.max_labels >= num_frames:
-        plan = plan._replace(max_labels=None)
     looked_at = candidates(plan.width, num_classes - 1, plan.slack)
     one_step = jax.vmap(functools.partial(step, plan, looked_at, guide))
 
@@ -96,7 +93,7 @@ def advance(
             scores,
             lengths,
             start,
-            size=size,
+            size=CHUNK_FRAMES,
             num_labels=looked_at.num_classes,
             blank_id=plan.blank_id,
             normalise=plan.normalise,
@@ -110,9 +107,14 @@ def advance(
         is_bad = search.is_bad | jnp.any(frames.is_bad, axis=0)
         return Search(beam, high, low, is_bad), steps
 
-    starts = positions(-(-num_frames // size)) * size
+    starts = positions(num_chunks(num_frames)) * CHUNK_FRAMES
     search, steps = steady_scan(chunk, search, starts)
-    return search, steps.reshape(len(starts) * size, *steps.shape[2:])
+    return search, steps.reshape(len(starts) * CHUNK_FRAMES, *steps.shape[2:])
+
+
+def num_chunks(num_frames: int) -> int:
+    """Return how many chunks hold so many frames."""
+    return -(-num_frames // CHUNK_FRAMES)
 
 
 def step(

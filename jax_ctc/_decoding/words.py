@@ -15,7 +15,7 @@ from jax_ctc._decoding.guide import score_sequences
 from jax_ctc._decoding.hashing import HashTable
 from jax_ctc._decoding.histories import BEGIN, END, UNKNOWN
 from jax_ctc._decoding.ngram import Hashed
-from jax_ctc._decoding.vocabularies import Piece, check_separator, class_texts, piece
+from jax_ctc._checks.vocabularies import Piece, check_separator, class_texts, piece
 
 # What pyctcdecode takes off an unknown word: ten powers of ten.
 _UNKNOWN_PENALTY = 10 * float(np.log(10))
