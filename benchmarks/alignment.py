@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax_ctc._loss.likelihood import emissions_of, pose, prepare
 from rich.console import Console
 from rich.progress import Progress
 
@@ -23,7 +24,6 @@ import jax_ctc
 from benchmarks.contenders import Program
 from benchmarks.measure import interleave
 from jax_ctc import _recursion
-from jax_ctc._loss.likelihood import emissions_of, pose, prepare
 from tests.cases import named
 from tests.oracle import log_softmax
 from tests.oracle_paths import Trellis

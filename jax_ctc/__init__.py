@@ -10,12 +10,18 @@ from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._alignment.viterbi import ctc_align
 from jax_ctc._checks.lengths import lengths_from_paddings, minimum_frames
 from jax_ctc._checks.status import Status, explain, raise_if
+from jax_ctc._decoding.beam_chunks import beam_search_chunks
 from jax_ctc._decoding.beam_search import beam_search_decode
 from jax_ctc._decoding.errors import label_errors
 from jax_ctc._decoding.greedy import greedy_decode
 from jax_ctc._decoding.hotwords import Hotwords
 from jax_ctc._decoding.ngram import NGram
-from jax_ctc._decoding.records import BeamHypotheses, EditCounts, Hypotheses
+from jax_ctc._decoding.records import (
+    BeamHypotheses,
+    EditCounts,
+    Hypotheses,
+    SettledLabels,
+)
 from jax_ctc._decoding.words import WordNGram
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
@@ -39,14 +45,16 @@ __all__ = [
     "Finding",
     "Hotwords",
     "Hypotheses",
-    "NGram",
     "Implementation",
+    "NGram",
     "Report",
+    "SettledLabels",
     "Status",
     "TokenSpan",
     "Utterance",
     "WordNGram",
     "alignment_entropy",
+    "beam_search_chunks",
     "beam_search_decode",
     "check_batch",
     "ctc_align",

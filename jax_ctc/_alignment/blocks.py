@@ -85,6 +85,6 @@ def recut(
 def nothing_came(name: str) -> ValueError:
     """Return the error of blocks of which there is none."""
     return ValueError(
-        f"`{name}` held no block: pass an iterable of [t, V] arrays, at least one (t may"
-        " be 0). An iterator that was used before is empty now"
+        f"`{name}` held no block: pass an iterable of [t, V] arrays, at least one (t"
+        " may be 0). An iterator that was used before is empty now"
     )

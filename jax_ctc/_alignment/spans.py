@@ -139,7 +139,7 @@ def _check_offset(offset: Any) -> float:
 
 
 def _utterances(found: Any) -> Iterator[tuple[np.ndarray, ...]]:
-    """Fetch a record; yield the labels of each row, and start, end and score of each."""
+    """Fetch a record; yield each row's labels, and start, end and score of each."""
     if not isinstance(
         found, CTCAlignment | Hypotheses | BeamHypotheses | SettledLabels
     ):

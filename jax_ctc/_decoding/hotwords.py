@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._checks.given import ArrayLike, Index, Option, Vocabulary
+from jax_ctc._checks.vocabularies import check_separator, class_texts, piece
 from jax_ctc._decoding import automaton, saved
 from jax_ctc._decoding.automaton import Phrase
 from jax_ctc._decoding.guide import score_sequences
-from jax_ctc._checks.vocabularies import check_separator, class_texts, piece
 
 _BOUNDARY = " "  # what parts the words of a phrase
 

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._checks.given import ArrayLike, Index, Vocabulary
+from jax_ctc._checks.vocabularies import class_texts
 from jax_ctc._decoding import histories, saved
 from jax_ctc._decoding.arpa import read_arpa
 from jax_ctc._decoding.guide import score_sequences
 from jax_ctc._decoding.hashing import HashTable
 from jax_ctc._decoding.histories import BEGIN, END, UNKNOWN, Automaton
-from jax_ctc._checks.vocabularies import class_texts
 
 # Scores and targets of every state and class, if they are no more than this.
 _DENSE_BYTES = 64 * 2**20

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._checks.given import ArrayLike, Flag, Index, Number, Option, Vocabulary
+from jax_ctc._checks.vocabularies import Piece, check_separator, class_texts, piece
 from jax_ctc._decoding import histories, saved
 from jax_ctc._decoding.arpa import read_arpa
 from jax_ctc._decoding.guide import score_sequences
 from jax_ctc._decoding.hashing import HashTable
 from jax_ctc._decoding.histories import BEGIN, END, UNKNOWN
 from jax_ctc._decoding.ngram import Hashed
-from jax_ctc._checks.vocabularies import Piece, check_separator, class_texts, piece
 
 # What pyctcdecode takes off an unknown word: ten powers of ten.
 _UNKNOWN_PENALTY = 10 * float(np.log(10))
