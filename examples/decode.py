@@ -110,10 +110,13 @@ def run(options: Options) -> None:
 
     mended = list(scores.values())[-1]
     index = line_to_show(greedy.texts, mended.texts, mended.truths)
-    one: BeamHypotheses = jax.tree.map(lambda x: np.asarray(x)[index], hypotheses)
+    one = jax.tree.map(lambda x: np.asarray(x)[index], hypotheses)
     print(f"written {mended.truths[index]}, read {greedy.texts[index]} greedily; now:")
     for text, log_prob, score in zip(
-        line_data.spell(one.labels, one.lengths), one.log_prob, one.score, strict=True
+        line_data.spell(np.asarray(one.labels), np.asarray(one.lengths)),
+        one.log_prob,
+        one.score,
+        strict=True,
     ):
         print(f"  {text:10} log p {log_prob:8.3f}, score {score:8.3f}")
     path = options.out / PICTURE

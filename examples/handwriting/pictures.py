@@ -111,12 +111,10 @@ def save_beam(
                 top.annotate(
                     str(span.label), (center, number), ha="center", va="center"
                 )
-            top.annotate(
-                f"{log_prob:.2f}", (1, number), xycoords=("axes fraction", "data")
-            )
+            _write_right_of(top, number, f"{log_prob:.2f}")
         top.set_ylim(len(rows) - 0.4, -0.6)
         top.set_yticks(range(len(rows)), [f"{n + 1}." for n in range(len(rows))])
-        top.annotate("log p", (1, -0.6), xycoords=("axes fraction", "data"))
+        _write_right_of(top, -0.6, "log p")
         num_frames = len(probabilities)
         middle.imshow(
             probabilities.T,
@@ -152,6 +150,18 @@ def smooth(values: list[float]) -> np.ndarray:
         for step in range(len(values))
     )
     return np.array([np.median(window) for window in windows])
+
+
+def _write_right_of(axes: Axes, height: float, text: str) -> None:
+    """Writes beside the axes, at a height in their own units."""
+    axes.annotate(
+        text,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+    )
 
 
 def _draw_loss(axes: Axes, losses: list[float]) -> None:

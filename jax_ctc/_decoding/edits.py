@@ -46,7 +46,7 @@ def _walk(
     num_columns = jax.tree.leaves(read)[0].shape[1]
     i = positions(num_rows + 1, 2)
 
-    def differ(diagonal: Any) -> Bool[Array, "B R+1"]:
+    def differ(diagonal: Any) -> Bool[Array, "B I"]:
         """Compare the i-th of the reference with the (d - i)-th that was read."""
 
         def pair(ours: Shaped[Array, "B H"], theirs: Shaped[Array, "B R"]) -> jax.Array:
@@ -125,7 +125,8 @@ def _run(one: Any, other: Any, most: Int[Array, " B"]) -> Int[Array, " B"]:
     pairs = jax.tree.leaves(jax.tree.map(equal, one, other))
     same = jnp.all(jnp.stack(pairs), axis=0)
     same = same & is_inside(most, same.shape[1])
-    return jnp.sum(jnp.cumprod(same.astype(jnp.int32), axis=1), axis=1)
+    is_run = jnp.cumprod(same, axis=1, dtype=jnp.int32)
+    return jnp.sum(is_run, axis=1, dtype=jnp.int32)
 
 
 def _from_the_end(items: Any, lengths: Int[Array, " B"]) -> Any:

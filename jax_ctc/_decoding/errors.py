@@ -143,7 +143,7 @@ def _words(
         return name, name
 
     _, spelt = steady_scan(spell, nothing, (labels.T, is_letter.T))
-    place = jnp.cumsum(is_last.astype(jnp.int32), axis=1) - 1
+    place = jnp.cumsum(is_last, axis=1, dtype=jnp.int32) - 1
     place = jnp.where(is_last, place, size)
 
     def words(name: UInt[Array, " H"], place: Int[Array, " H"]) -> UInt[Array, " M"]:

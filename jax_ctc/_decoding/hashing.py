@@ -82,7 +82,9 @@ def _fill(
     table = np.zeros(size + probes, np.float32), np.zeros(size + probes, np.int32)
     keys[place, 0], keys[place, 1] = first[order], second[order]
     table[0][place], table[1][place] = values[order], targets[order]
-    return HashTable(jnp.asarray(keys), *map(jnp.asarray, table), probes)
+    return HashTable(
+        jnp.asarray(keys), jnp.asarray(table[0]), jnp.asarray(table[1]), probes
+    )
 
 
 def _slots(first: Any, second: Any, size: int, xp: Any) -> Any:

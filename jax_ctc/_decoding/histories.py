@@ -55,7 +55,7 @@ def build(arpa: Arpa, words: list[str]) -> Automaton:
     remembered |= {gram[:-1] for gram in known if len(gram) > 1}
     if (BEGIN,) in known:
         remembered.add((BEGIN,))
-    states = {(): 0}
+    states: dict[Words, int] = {(): 0}
     for history in sorted(remembered, key=lambda h: (len(h), h)):
         if history:
             states[history] = len(states)
@@ -79,7 +79,7 @@ def build(arpa: Arpa, words: list[str]) -> Automaton:
         _final(known, states, back, weight),
         *_unigrams(known, words, state_of),
         *_arcs(known, number, states, state_of),
-        arpa.order,
+        order=arpa.order,
     )
 
 
@@ -100,7 +100,9 @@ def _unigrams(known, words, state_of) -> tuple[np.ndarray, np.ndarray]:
     return log_prob, np.array([state_of((word,)) for word in words], np.int32)
 
 
-def _arcs(known, number, states, state_of) -> tuple[np.ndarray, ...]:
+def _arcs(
+    known, number, states, state_of
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     arcs = [
         (states[gram[:-1]], number[gram[-1]], said.log_prob, state_of(gram))
         for gram, said in known.items()
@@ -108,4 +110,7 @@ def _arcs(known, number, states, state_of) -> tuple[np.ndarray, ...]:
     ]
     columns = zip(*arcs, strict=True) if arcs else ((), (), (), ())
     types = np.int32, np.int32, np.float32, np.int32
-    return tuple(np.array(c, t) for c, t in zip(columns, types, strict=True))
+    state, word, log_prob, target = (
+        np.array(c, t) for c, t in zip(columns, types, strict=True)
+    )
+    return state, word, log_prob, target

@@ -81,7 +81,7 @@ class Hashed:
             *(model.back, model.back_weight, model.unigram, model.after, model.final),
             np.int32(model.start),
         )
-        return Hashed(arcs, *map(jnp.asarray, arrays), model.order)
+        return Hashed(arcs, *map(jnp.asarray, arrays), order=model.order)
 
     def look(
         self, state: Int[Array, "..."], word: Int[Array, "..."]
@@ -259,7 +259,7 @@ def number_words(
         )
     if all(text is None for text in texts):
         raise ValueError("`vocabulary` must have at least one class besides the blank")
-    words = dict.fromkeys(t for t in texts if is_known(t))
+    words = dict.fromkeys(t for t in texts if t is not None and is_known(t))
     if unknown:
         words[UNKNOWN] = None
     number = {word: i for i, word in enumerate(words)}

@@ -32,7 +32,7 @@ def save(model: Any, path: Any, **classes: type) -> None:
 
     about = json.dumps(describe(model, ""))
     with open(path, "wb") as file:
-        np.savez(file, **{_ABOUT: np.array(about)}, **arrays)
+        np.savez(file, allow_pickle=False, **{_ABOUT: np.array(about)}, **arrays)
 
 
 def load(path: Any, kind: type, **classes: type) -> Any:

@@ -63,13 +63,12 @@ class Settled:
         labels = self.suffixes[best]
         found = self._times(labels)
         own = slice(len(self.last), len(self.last) + count)
-        settled = SettledLabels(
-            np.array(labels[:count], np.int32),
-            found.start[own] + np.int32(self.first_frame),
-            found.end[own] + np.int32(self.first_frame),
-            found.confidence[own],
-        )
-        self._forget(labels[count - 1], count, int(settled.start[-1]))
+        new: Any = np.array(labels[:count], np.int32)
+        start: Any = np.asarray(found.start)[own] + np.int32(self.first_frame)
+        end: Any = np.asarray(found.end)[own] + np.int32(self.first_frame)
+        confidence: Any = np.asarray(found.confidence)[own]
+        settled = SettledLabels(new, start, end, confidence)
+        self._forget(labels[count - 1], count, int(start[-1]))
         return settled
 
     def _times(self, labels: list[int]) -> nbest.Times:
