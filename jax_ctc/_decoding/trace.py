@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from jax_ctc._alignment.paths import PADDING
@@ -17,10 +18,8 @@ def pack(
     return source * (num_classes + 1) + label + 1
 
 
-def unpack(
-    packed: Int[Array, "..."], num_classes: int
-) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """Undo `pack`."""
+def unpack(packed: Int[Array | np.ndarray, "..."], num_classes: int) -> tuple[Any, Any]:
+    """Undo `pack`, on the device or on the host."""
     return packed // (num_classes + 1), packed % (num_classes + 1) - 1
 
 
