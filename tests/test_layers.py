@@ -13,8 +13,9 @@ PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 
 # Data walks down this street; imports only look back up it.
 LAYERS = [
-    *({room} for room in ("_checks", "_numbers", "_mesh", "_lattice")),
+    *({room} for room in ("_checks", "_numbers", "_output", "_mesh", "_lattice")),
     *({room} for room in ("_loss", "_alignment", "_decoding", "_pictures")),
+    {"_output/visible", "_output/whole"},
     {"_checks/given", "_checks/status", "_numbers/masks", "_numbers/precision"},
     {"_numbers/extended", "_numbers/two_floats", "_mesh/varying"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},
@@ -60,9 +61,10 @@ LAYERS = [
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
 STANDARD = {
-    *("argparse", "base64", "collections", "concurrent", "copy", "dataclasses", "enum"),
-    *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
-    *("sys", "typing", "warnings", "zipfile", "zlib"),
+    *("argparse", "base64", "collections", "contextlib", "copy", "dataclasses", "enum"),
+    *("errno", "functools", "html", "io", "itertools", "json", "math", "numbers"),
+    *("operator", "os", "pathlib", "secrets", "shutil", "sys", "threading"),
+    *("tokenize", "typing", "unicodedata", "warnings", "zipfile", "zlib"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {

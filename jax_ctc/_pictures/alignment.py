@@ -14,6 +14,7 @@ from jax_ctc._alignment.records import (
 )
 from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._checks.given import ArrayLike, Number, Option, Vocabulary
+from jax_ctc._output.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,7 +111,11 @@ def plot_alignment(
         texts = [str(span.label) for span in spans]
         draw_posteriors(top, label[:, : len(spans)], blank, duration, texts)
         top.set_ylabel("probability")
-        top.set_title(title or "Posterior of each label, and of the blank (grey)")
+        top.set_title(
+            visible(title, keep="\n")
+            if title
+            else "Posterior of each label, and of the blank (grey)"
+        )
         bottom.set_xlabel("frame" if frame_rate is None else "seconds")
     return figure
 
@@ -184,9 +189,9 @@ def draw_posteriors(
     axes.stairs(np.ones_like(blank), edges, baseline=1 - blank, fill=True, color=_BLANK)
     for number, (text, curve) in enumerate(zip(texts, label.T, strict=True)):
         colour = _PALETTE[number % len(_PALETTE)]
-        visible = np.flatnonzero(curve > _VISIBLE)
-        if visible.size:
-            first, last = visible[0], visible[-1] + 1
+        drawn = np.flatnonzero(curve > _VISIBLE)
+        if drawn.size:
+            first, last = drawn[0], drawn[-1] + 1
             shown, at = curve[first:last], edges[first : last + 1]
             axes.stairs(shown, at, fill=True, color=colour, alpha=0.35)
             axes.stairs(shown, at, color=colour, lw=1.8)
@@ -195,7 +200,7 @@ def draw_posteriors(
         best = np.flatnonzero(curve >= 0.98 * peak)
         middle = (edges[best] + edges[best + 1]).mean() / 2
         axes.annotate(
-            text,
+            visible(text),  # a NUL would make an SVG malformed
             (middle, peak),
             xytext=(0, 3),
             textcoords="offset points",
