@@ -124,7 +124,7 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(
             f"lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}"
         )
-    arguments = {name: _array(array) for name, array in found.items()}
+    arguments: dict[str, Any] = {n: _array(array) for n, array in found.items()}
     for name in _OPTIONS[:2]:
         if name in arguments:
             if arguments[name].ndim:

@@ -9,6 +9,7 @@ from jax.core import Tracer
 
 from jax_ctc._alignment.records import CTCAlignment, GivenAlignment
 from jax_ctc._checks.given import Number, Option, Vocabulary
+from jax_ctc._checks.vocabulary import check_texts
 
 
 class TokenSpan(NamedTuple):
@@ -60,7 +61,7 @@ def token_spans(
 
     Raises:
         TypeError: `alignment` is traced, or is no CTCAlignment; `vocabulary` is neither
-            a sequence nor a mapping.
+            a sequence nor a mapping from ids to texts.
         ValueError: `frame_rate` is not above 0, an id is not in `vocabulary`, or
             `separator` came without a vocabulary or is empty.
 
@@ -83,11 +84,8 @@ def token_spans(
             "`separator` joins the texts of labels, so it needs `vocabulary` and to be"
             f" at least one character; got separator={separator!r}"
         )
-    if vocabulary is not None and not hasattr(vocabulary, "__getitem__"):
-        raise TypeError(
-            "`vocabulary` must hold the text of each class id, as a list or a dict; got"
-            f" {type(vocabulary).__name__}"
-        )
+    if vocabulary is not None:
+        check_texts(vocabulary)
     rows = []
     for tokens, start, end, score in _utterances(alignment):
         is_label = start >= 0

@@ -13,7 +13,10 @@ _INT32 = np.iinfo(np.int32)
 
 
 def narrow(integers: Integer[Array, "..."]) -> Int[Array, "..."]:
-    """Return int32, saturated: an id too large must not wrap round to a good one."""
+    """Return int32, saturated: an id too large must not wrap round to a good one.
+
+    And one that is small must not once it is counted: lengths may come in one byte.
+    """
     if integers.dtype.itemsize < 4 or integers.dtype == jnp.int32:
         return integers.astype(jnp.int32)
     info = jnp.iinfo(integers.dtype)
@@ -25,7 +28,7 @@ def needed_frames(labels: Any, label_lengths: Any) -> Any:
     """Count labels plus adjacent repeats, the frames of the shortest path.
 
     Written in array methods alone, so that NumPy stays NumPy: labels [..., U] and
-    label_lengths [...] give [...].
+    label_lengths [...], int32 or wider, give [...].
     """
     repeats = labels[..., 1:] == labels[..., :-1]
     # Of a row of U - 1 pairs, pair n is inside the length if label n + 1 is.

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._checks.given import Option
+from jax_ctc._checks.host import native
 
 
 def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
@@ -72,6 +73,8 @@ def check_key(key: Any) -> jax.Array:
         raise TypeError(
             f"`key` must be a JAX random key; got {key!r} ({type(key).__name__}). {fix}"
         )
+    if isinstance(key, np.ndarray):
+        key = native(key)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         axes = key.shape
     elif key.dtype == jnp.uint32 and key.ndim >= 1:

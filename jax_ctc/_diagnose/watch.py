@@ -18,8 +18,8 @@ from jax.core import Tracer
 from jax_ctc._checks.arrays import check_scores
 from jax_ctc._checks.given import Index, Option, Vocabulary
 from jax_ctc._checks.options import check_blank_id, check_count, check_option
+from jax_ctc._checks.vocabulary import check_vocabulary
 from jax_ctc._diagnose import Report, diagnose
-from jax_ctc._diagnose.batch import check_vocabulary
 
 # Batches whose status is not known yet: a host may run some steps ahead of a device.
 _KEEP = 8

@@ -14,6 +14,7 @@ from jax_ctc._alignment.records import (
 )
 from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._checks.given import ArrayLike, Number, Option, Vocabulary
+from jax_ctc._checks.host import native
 from jax_ctc._output.visible import visible
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ def _check_posteriors(posteriors: Any, alignment: Any) -> tuple[np.ndarray, np.n
                 f"`{name}` is traced, but a picture is drawn on the host: return it"
                 " from the jitted function and plot outside"
             )
-    label, blank = np.asarray(posteriors.label), np.asarray(posteriors.blank)
+    # Half precision would lose the sum over the blank's states.
+    label = np.asarray(posteriors.label, np.float64)
+    blank = np.asarray(posteriors.blank, np.float64)
     tokens = np.asarray(alignment.tokens)
     if label.ndim != 2 or tokens.ndim != 1:
         raise ValueError(
@@ -165,7 +168,7 @@ def _check_posteriors(posteriors: Any, alignment: Any) -> tuple[np.ndarray, np.n
 
 
 def _check_picture(picture: Any) -> np.ndarray:
-    image = np.asarray(picture)
+    image = native(np.asarray(picture))
     if image.ndim != 2 or 0 in image.shape or image.dtype.kind not in "biuf":
         raise ValueError(
             "`picture` must be [height, width], a number per point; got shape"
