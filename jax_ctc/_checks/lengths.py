@@ -45,15 +45,16 @@ def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) ->
     is_jax = _is_jax(labels) or _is_jax(label_lengths)
     ids = check_labels(labels)
     lengths = check_lengths(
-        label_lengths, ids.shape[:-1], ids.shape[-1], name="label_lengths", of="labels"
+        label_lengths, ids.shape[:-1], name="label_lengths", of="labels"
     )
-    if not is_jax:
-        return _minimum_frames(np, ids, lengths)
-    # One program, in which lengths that were left out are a constant of it.
-    return _minimum_frames_on_device(ids, None if label_lengths is None else lengths)
+    if is_jax:
+        return _minimum_frames_on_device(ids, lengths)
+    return _minimum_frames(np, ids, lengths)
 
 
 def _minimum_frames(xp: Any, ids: Any, lengths: Any) -> Any:
+    if lengths is None:
+        lengths = xp.full(ids.shape[:-1], ids.shape[-1], np.int32)
     # Of one or two bytes they would overflow when they are counted, and wrap round.
     lengths = lengths.astype(np.int64) if xp is np else narrow(lengths)
     is_good = is_within(lengths, ids.shape[-1])
@@ -63,8 +64,6 @@ def _minimum_frames(xp: Any, ids: Any, lengths: Any) -> Any:
 
 @jax.jit
 def _minimum_frames_on_device(ids: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    if lengths is None:
-        lengths = jnp.full(ids.shape[:-1], ids.shape[-1], jnp.int32)
     return _minimum_frames(jnp, ids, lengths)
 
 

@@ -132,10 +132,10 @@ MISTAKES = {
         ValueError,
         ["`logit_lengths`", "(2, 5)", "lengths_from_paddings(paddings)"],
     ),
-    "lengths or paddings of one label": (
-        dict(labels=[[1], [2]], label_lengths=[[1], [1]]),
+    "paddings of one label": (
+        dict(labels=[[1], [2]], label_lengths=[[1.0], [0.0]]),
         ValueError,
-        ["jnp.squeeze(label_lengths, -1)", "lengths_from_paddings(paddings)"],
+        ["`label_lengths`", "(2, 1)", "lengths_from_paddings(paddings)"],
     ),
     "float logit_lengths": (
         dict(logit_lengths=jnp.ones(2)),
