@@ -92,8 +92,8 @@ def read_batch(
     return Given(
         scores=wide.astype(np.float32).reshape(utterances, num_frames, num_classes),
         labels=_host(batch.labels).reshape(utterances, num_labels),
-        logit_lengths=_host(batch.logit_lengths).reshape(utterances),
-        label_lengths=_host(batch.label_lengths).reshape(utterances),
+        logit_lengths=_lengths(batch.logit_lengths, utterances, num_frames),
+        label_lengths=_lengths(batch.label_lengths, utterances, num_labels),
         blank_id=blank,
         inputs=kind,
         is_half=batch.scores.dtype.itemsize == 2 or _was_half(wide),
@@ -122,6 +122,12 @@ def _was_half(scores: np.ndarray) -> bool:
 
 def _host(integers: Any) -> np.ndarray:
     return np.array(narrow(jnp.asarray(integers)))
+
+
+def _lengths(lengths: Any, utterances: int, full: int) -> np.ndarray:
+    if lengths is None:
+        return np.full(utterances, full, np.int32)
+    return _host(lengths).reshape(utterances)
 
 
 def _size(array: Any, axis: int) -> int | None:
