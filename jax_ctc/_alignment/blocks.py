@@ -1,6 +1,7 @@
 """Frames that come block by block: each block checked, and all cut to one size."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,52 +26,70 @@ def checked(chunks: Blocks) -> Iterator[np.ndarray]:
             "`chunks` must be an iterable of [t, V] blocks; got"
             f" {type(chunks).__name__}. For one block pass [logits]"
         )
-    like = None
-    for number, chunk in enumerate(chunks):
+    like, number = None, 0
+    for chunk in chunks:
         name = f"chunks[{number}]"
-        if np.ndim(chunk) == 1:
+        block = _block(chunk, name)
+        shape, dtype = like = like or (block.shape, block.dtype)
+        if block.shape[1] != shape[1]:
             raise ValueError(
-                f"`{name}` must be [t, V], frames and classes; got one row of shape"
-                f" {np.shape(chunk)}. If `chunks` are all the logits, pass [logits]"
+                f"`{name}` must have the V={shape[1]} classes of the blocks before it;"
+                f" got shape {block.shape}"
             )
-        if isinstance(chunk, Tracer):
+        if block.dtype != dtype:
             raise TypeError(
-                f"`{name}` is traced, but blocks are read on the host: call"
-                " `ctc_align_chunks` outside jit"
+                f"`{name}` must have the dtype of the blocks before it, {dtype}; got"
+                f" {block.dtype}"
             )
-        block = np.asarray(check_scores(chunk, name=name))
-        # As `jit` would: float64 is float32 unless x64 is on.
-        block = block.astype(jax.dtypes.canonicalize_dtype(block.dtype), copy=False)
-        if block.ndim != 2:
-            raise ValueError(
-                f"`{name}` must be [t, V], frames and classes of one recording; got"
-                f" shape {block.shape}"
-            )
-        like = block if like is None else like
-        if block.shape[1] != like.shape[1]:
-            raise ValueError(
-                f"`{name}` must have the V={like.shape[1]} classes of the blocks before"
-                f" it; got shape {block.shape}"
-            )
-        if block.dtype != like.dtype:
-            raise TypeError(
-                f"`{name}` must have the dtype of the blocks before it, {like.dtype};"
-                f" got {block.dtype}"
-            )
+        # Not by `enumerate`, which holds its last: the memory may serve the next one.
+        number += 1  # noqa: SIM113
+        del chunk
         yield block
+        del block
+
+
+def _block(chunk: Any, name: str) -> np.ndarray:
+    """Return one block as [t, V] on the host, or raise."""
+    if np.ndim(chunk) == 1:
+        raise ValueError(
+            f"`{name}` must be [t, V], frames and classes; got one row of shape"
+            f" {np.shape(chunk)}. If `chunks` are all the logits, pass [logits]"
+        )
+    if isinstance(chunk, Tracer):
+        raise TypeError(
+            f"`{name}` is traced, but blocks are read on the host: call"
+            " `ctc_align_chunks` outside jit"
+        )
+    block = np.asarray(check_scores(chunk, name=name))
+    if block.ndim != 2:
+        raise ValueError(
+            f"`{name}` must be [t, V], frames and classes of one recording; got"
+            f" shape {block.shape}"
+        )
+    # As `jit` would: float64 is float32 unless x64 is on.
+    return block.astype(jax.dtypes.canonicalize_dtype(block.dtype), copy=False)
 
 
 def recut(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
     """Yield blocks of BLOCK_FRAMES rows and how many are frames; the last is padded.
 
-    One padded block comes even where there are no frames at all.
+    Copies, each in memory of its own: a loader may fill one buffer again and again. One
+    padded block comes even where there are no frames at all.
     """
-    waiting = None
+    rows, filled = None, 0
     for block in blocks:
-        waiting = block if waiting is None else np.concatenate([waiting, block])
-        while len(waiting) > BLOCK_FRAMES:
-            yield waiting[:BLOCK_FRAMES], BLOCK_FRAMES
-            waiting = waiting[BLOCK_FRAMES:]
-    if waiting is not None:
-        padding = ((0, BLOCK_FRAMES - len(waiting)), (0, 0))
-        yield np.pad(waiting, padding), len(waiting)
+        rows = _empty_like(block) if rows is None else rows
+        while len(block):
+            if filled == BLOCK_FRAMES:
+                yield rows, filled
+                rows, filled = _empty_like(block), 0
+            count = min(len(block), BLOCK_FRAMES - filled)
+            rows[filled : filled + count] = block[:count]
+            block, filled = block[count:], filled + count
+        del block
+    if rows is not None:
+        yield rows, filled
+
+
+def _empty_like(block: np.ndarray) -> np.ndarray:
+    return np.zeros((BLOCK_FRAMES, block.shape[1]), block.dtype)
