@@ -46,7 +46,7 @@ LAYERS = [
     {"_alignment/chunks"},
     {"_alignment/spans"},
     {"_alignment/span_files", "_pictures/alignment"},
-    {f"_diagnose/{module}" for module in ("batch", "guess", "odds", "text")},
+    {f"_diagnose/{m}" for m in ("batch", "guess", "here", "odds", "text", "worker")},
     {"_pictures/utterance", "_diagnose/reading"},
     {"_diagnose/judge", "_diagnose/page"},
     {"_diagnose/report"},
@@ -60,19 +60,11 @@ LAYERS = [
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
 STANDARD = {
-    *(
-        "argparse",
-        "base64",
-        "collections",
-        "concurrent",
-        "contextlib",
-        "copy",
-        "dataclasses",
-        "enum",
-    ),
-    *("errno", "functools", "html", "io", "itertools", "json", "math", "numbers"),
-    *("operator", "os", "pathlib", "secrets", "shutil", "sys", "threading"),
-    *("tokenize", "typing", "unicodedata", "warnings", "zipfile", "zlib"),
+    *("argparse", "atexit", "base64", "collections", "contextlib", "copy", "errno"),
+    *("dataclasses", "enum", "functools", "html", "io", "itertools", "json", "math"),
+    *("numbers", "operator", "os", "pathlib", "queue", "secrets", "shutil", "signal"),
+    *("sys", "threading", "tokenize", "typing", "unicodedata", "warnings", "zipfile"),
+    "zlib",
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
