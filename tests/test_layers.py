@@ -40,7 +40,7 @@ LAYERS = [
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
-    {"_alignment/records", "_alignment/blocks", "_decoding/records"},
+    {"_alignment/records", "_alignment/blocks", "_decoding/records", "_pictures/fonts"},
     {"_alignment/paths", "_alignment/posteriors", "_alignment/entropy"},
     {"_alignment/viterbi", "_alignment/samples", "_decoding/greedy"},
     {"_alignment/chunks"},
@@ -69,6 +69,7 @@ STANDARD = {
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
     "_pictures/alignment": {"matplotlib"},
+    "_pictures/fonts": {"matplotlib"},
     "_pictures/utterance": {"matplotlib"},
     "_diagnose/text": {"rich"},
     "__main__": {"rich"},

@@ -19,6 +19,7 @@ from jax_ctc.__main__ import main
 from jax_ctc._diagnose import page
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._output.visible import visible
+from jax_ctc._pictures import fonts
 from jax_ctc._pictures import utterance as picture
 from tests.diagnose.conftest import CRAFTED
 
@@ -128,7 +129,7 @@ def test_a_picture_needs_no_font(batch, name):
     drawn = picture.draw(given, 0)
     assert drawn.startswith("data:image/png;base64,")
     written = picture._name(given, 1)
-    glyphs = "".join(map(chr, picture._glyphs(str(findfont(FontProperties())))))
+    glyphs = "".join(map(chr, fonts._glyphs(str(findfont(FontProperties())))))
     assert set(written) <= set(glyphs)
     names = {"$x$": "$x$", "": "''", "▁" * 40: "▁" * 11 + "…", "a\nb": r"a\nb"}
     assert written == (names | {"\x00\u202e": r"\x00\u202e"}).get(name, "1")
