@@ -90,7 +90,7 @@ def lengths_from_paddings(paddings: ArrayLike) -> Any:
         array([ 2, -1], dtype=int32)
     """
     is_jax = _is_jax(paddings)
-    rows = paddings if is_jax else np.asarray(paddings)
+    rows: Any = paddings if is_jax else np.asarray(paddings)
     if rows.ndim < 1:
         raise ValueError(
             "`paddings` must be [..., T], 1 where padded and 0 where valid; got a"
