@@ -16,7 +16,7 @@ LAYERS = [
     *({room} for room in ("_checks", "_numbers", "_output", "_mesh", "_lattice")),
     *({room} for room in ("_loss", "_alignment", "_decoding", "_pictures")),
     {"_output/visible", "_output/whole"},
-    {"_checks/given"},
+    {"_checks/given", "_numbers/sizes"},
     {"_checks/host", "_checks/status", "_checks/vocabulary"},
     {"_numbers/masks", "_numbers/precision"},
     {"_numbers/extended", "_numbers/two_floats", "_mesh/varying"},

@@ -24,6 +24,7 @@ import numpy as np
 
 from jax_ctc._checks.given import ArrayLike
 from jax_ctc._checks.host import FLOATS, Checked, as_array
+from jax_ctc._numbers.sizes import is_open
 
 
 class Batch(NamedTuple):
@@ -78,6 +79,12 @@ def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
         raise ValueError(
             f"`{name}` must be [..., T, V] with at least the blank class (V >= 1);"
             f" got shape {array.shape}"
+        )
+    if is_open(array.shape[-1]):
+        raise ValueError(
+            f"`{name}` must have a known number of classes V, which `blank_id` and"
+            f" `labels` count in; got shape {array.shape}. A program may be exported"
+            " with symbolic leading axes, T and U, but not V"
         )
     return array
 
