@@ -1,4 +1,4 @@
-"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch."""
+"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch; and `check`."""
 
 import argparse
 import io
@@ -18,6 +18,7 @@ import numpy as np
 from jax_ctc._diagnose import Report, diagnose
 from jax_ctc._output.visible import visible
 from jax_ctc._output.whole import write_whole
+from jax_ctc._self_check.command import add_to as add_check
 
 _ARRAYS = ("logits", "labels", "logit_lengths", "label_lengths")
 _NO_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's error of that kind starts
@@ -41,6 +42,10 @@ Exit code: 0 nothing above note, 1 findings above note, 2 the file or an option 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _diagnose(options: argparse.Namespace) -> int:
     try:
         _check_page(options)
         report = diagnose(**load(options.file, options))
@@ -268,6 +273,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PAGE.html",
         help="also save one self-contained page, with pictures",
     )
+    command.set_defaults(run=_diagnose)
+    add_check(commands)
     return parser
 
 

@@ -19,12 +19,14 @@ LAYERS = [
     {"_checks/given", "_numbers/sizes"},
     {"_checks/host", "_checks/status", "_checks/vocabulary"},
     {"_numbers/masks", "_numbers/precision"},
-    {"_numbers/extended", "_numbers/two_floats", "_mesh/varying"},
+    {"_numbers/two_floats", "_mesh/varying"},
+    {"_numbers/extended"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},
     {"_checks/lengths", "_mesh/placement"},
     {"_lattice/frames", "_lattice/problem"},
     {"_lattice/normaliser", "_lattice/pose"},
-    {"_lattice/emissions", "_lattice/occupancy"},
+    {"_lattice/emissions"},
+    {"_lattice/occupancy"},
     {"_lattice/needed"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
@@ -36,7 +38,8 @@ LAYERS = [
     },
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
-    {"_recursion/contract", "_recursion/per_device"},
+    {"_recursion/contract", "_recursion/per_device", "_recursion/cpu/library"},
+    {"_recursion/cpu"},
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
@@ -56,6 +59,10 @@ LAYERS = [
     {"_diagnose"},
     {"_diagnose/watch"},
     {""},
+    {f"_self_check/{m}" for m in ("float64", "batches", "report", "where")},
+    {"_self_check/rivals"},
+    {"_self_check/run"},
+    {"_self_check", "_self_check/command"},
     {"__main__"},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
@@ -65,6 +72,8 @@ STANDARD = {
     *("numbers", "operator", "os", "pathlib", "queue", "secrets", "shutil", "signal"),
     *("sys", "threading", "tokenize", "typing", "unicodedata", "warnings", "zipfile"),
     "zlib",
+    # Of the kernel that is loaded, and of the check of a machine.
+    *("ctypes", "importlib", "platform", "re", "subprocess", "time"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
@@ -73,6 +82,8 @@ EXTRAS = {
     "_pictures/utterance": {"matplotlib"},
     "_diagnose/text": {"rich"},
     "__main__": {"rich"},
+    "_self_check/command": {"rich"},
+    "_self_check/report": {"rich"},
 }
 
 MODULES = {

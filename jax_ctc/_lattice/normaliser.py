@@ -21,8 +21,8 @@ from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.sizes import Size, is_open
 
-_CHUNK_BYTES = 2**20
-_USUAL_BATCH = 32
+_CHUNK_BYTES = 2**18
+_USUAL_BATCH = 32  # where a program leaves it open
 
 
 class Normaliser(NamedTuple):
@@ -45,7 +45,7 @@ def of(scores: Float[Array, "... V"]) -> Normaliser:
 def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     """Return the normalisers of all frames, without derivatives.
 
-    About a megabyte at a time: XLA on CPU stores what two sums have in common, and
+    A quarter of a megabyte at a time: XLA on CPU stores what two sums share, and
     would widen all scores of half precision at once.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]
