@@ -10,7 +10,7 @@ from jax_ctc import _recursion
 from jax_ctc._checks.arrays import Batch, check_inputs
 from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.labels import bit
-from jax_ctc._checks.options import check_blank_id, check_option
+from jax_ctc._checks.options import check_int, check_option
 from jax_ctc._checks.status import Status
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.emissions import is_bad as bad
@@ -305,9 +305,9 @@ def check_batch(
 
 
 def _specify(blank_id: Any, infeasible: Any, implementation: Any) -> Spec:
-    """Return the options of a loss, or raise; V is not known before `pose`."""
+    """Return the options of a loss, or raise; `pose` knows V, and checks the blank."""
     return Spec(
-        blank_id=check_blank_id(blank_id, None),
+        blank_id=check_int(blank_id),
         infeasible=check_option(infeasible, ("inf", "zero"), name="infeasible"),
         implementation=check_option(
             implementation, (None, *_recursion.names()), name="implementation"

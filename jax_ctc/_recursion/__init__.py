@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers.sizes import is_open
 from jax_ctc._recursion import blocked, cpu, scan
 from jax_ctc._recursion.contract import Guest, Implementation, Traits
 from jax_ctc._recursion.per_device import Choice, per_device
@@ -212,6 +213,8 @@ def _reason(guest: Guest, traits: Traits) -> str | None:
         return f"it is for {guest.PLATFORM}, and this is {traits.platform}"
     if traits.time_axes:
         return f"frames are sharded over {', '.join(traits.time_axes)}"
+    if is_open(traits.batch, traits.num_frames, traits.num_labels, traits.num_classes):
+        return "sizes are left open, for a program that is exported"
     if 0 in (traits.batch, traits.num_frames, traits.num_labels):
         return "there is nothing to do: no utterances, frames or labels"
     return guest.decline(traits)
