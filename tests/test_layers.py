@@ -16,7 +16,8 @@ LAYERS = [
     *({room} for room in ("_checks", "_numbers", "_mesh", "_lattice")),
     *({room} for room in ("_loss", "_alignment", "_decoding", "_pictures")),
     {"_checks/given", "_checks/status", "_numbers/masks", "_numbers/precision"},
-    {"_numbers/extended", "_numbers/two_floats", "_mesh/varying"},
+    {"_numbers/two_floats", "_mesh/varying"},
+    {"_numbers/extended"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},
     {"_checks/lengths", "_checks/vocabularies", "_mesh/placement"},
     {"_lattice/frames", "_lattice/problem"},
@@ -34,7 +35,8 @@ LAYERS = [
     },
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
-    {"_recursion/contract", "_recursion/per_device"},
+    {"_recursion/contract", "_recursion/per_device", "_recursion/cpu/library"},
+    {"_recursion/cpu"},
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
@@ -64,6 +66,10 @@ LAYERS = [
     {"_diagnose"},
     {"_diagnose/watch"},
     {""},
+    {f"_self_check/{m}" for m in ("float64", "batches", "report", "where")},
+    {"_self_check/rivals"},
+    {"_self_check/run"},
+    {"_self_check", "_self_check/command"},
     {"__main__"},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
@@ -89,7 +95,9 @@ STANDARD = {
         "operator",
         "pathlib",
     ),
-    *("os", "re", "sys", "typing", "warnings", "zipfile", "zlib"),
+    *("os", "sys", "typing", "warnings", "zipfile", "zlib"),
+    # Of the kernel that is loaded, and of the check of a machine.
+    *("contextlib", "ctypes", "importlib", "platform", "re", "subprocess", "time"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
@@ -98,6 +106,8 @@ EXTRAS = {
     "_pictures/utterance": {"matplotlib"},
     "_diagnose/text": {"rich"},
     "__main__": {"rich"},
+    "_self_check/command": {"rich"},
+    "_self_check/report": {"rich"},
 }
 
 MODULES = {
