@@ -1,0 +1,144 @@
+// Extended-range numbers, and what the kernels need of CUDA.
+//
+//   value = m * 2^e      float32 m >= 1, int32 e >= kZero; e == kZero, and no other, means 0
+//   a * b : significands multiply, exponents add
+//   a + b : both aligned to the larger exponent, whose term enters whole
+//
+// Significands may grow between renormalisations: at most 6-fold a frame (three terms,
+// times an emission below 2), so 2^21 in 8 frames, and the product of two 2^42.
+// Fused multiply-adds are written out, so that every compiler rounds alike.
+#pragma once
+#ifndef __CUDACC__
+#include "emulate.h"
+#endif
+
+namespace ctc {
+
+constexpr int kZero = -(1 << 30);
+// So close to kZero a sum may hold terms that were 0: such numbers are taken for 0.
+constexpr int kGuard = 128;
+constexpr double kLn2 = 0.69314718055994530942;
+constexpr unsigned kAll = 0xffffffffu;
+
+struct Num {
+  float m;
+  int e;
+};
+
+__device__ inline Num none() { return {1.0f, kZero}; }
+__device__ inline Num only_if(bool condition, Num a) {
+  return {a.m, condition ? a.e : kZero};
+}
+
+// 2^e for e <= 127 by writing the exponent's bits; 0 where it is tiny.
+__device__ inline float pow2(int e) { return __int_as_float(max(e + 127, 0) << 23); }
+
+__device__ inline Num times(Num a, Num b) { return {a.m * b.m, max(a.e + b.e, kZero)}; }
+
+__device__ inline Num plus(Num a, Num b) {
+  int e = max(a.e, b.e);
+  return {fmaf(a.m, pow2(a.e - e), b.m * pow2(b.e - e)), e};
+}
+__device__ inline Num plus(Num a, Num b, Num c) {
+  int e = max(max(a.e, b.e), c.e);
+  float sum = fmaf(b.m, pow2(b.e - e), c.m * pow2(c.e - e));
+  return {fmaf(a.m, pow2(a.e - e), sum), e};
+}
+
+__device__ inline Num renormalised(Num a) {
+  int bits = __float_as_int(a.m);
+  bool zero = a.e <= kZero;
+  float m = __int_as_float((bits & 0x7fffff) | (127 << 23));
+  return {zero ? 1.0f : m, zero ? kZero : a.e + (bits >> 23) - 127};
+}
+
+// exp(x - peak), with what the subtraction rounds away; 0 if it is below 2^kZero or if
+// x is NaN. Without a branch: frames stay one straight line of code.
+__device__ inline Num exp_below(float x, float peak) {
+  float d = x - peak;
+  float back = x - d;
+  float lost = (x - (d + back)) + (back - peak);
+  bool some = d > -7.4e8f;
+  d = some ? d : 0.0f;
+  lost = some ? lost : 0.0f;
+  float e = floorf(d * 1.44269504f);
+  float f = fmaf(d, 1.44269504f, -e);
+  f = fmaf(d, 1.92596299e-8f, fmaf(lost, 1.44269504f, f));
+  f = __saturatef(f);  // d beyond 2^23 has no fraction left
+  float p = 2.18657848e-4f;
+  p = fmaf(p, f, 1.23913318e-3f);
+  p = fmaf(p, f, 9.68418643e-3f);
+  p = fmaf(p, f, 5.54806292e-2f);
+  p = fmaf(p, f, 2.40230456e-1f);
+  p = fmaf(p, f, 6.93146944e-1f);
+  p = fmaf(p, f, 1.0f);
+  return {some ? p : 1.0f, some ? static_cast<int>(e) : kZero};
+}
+
+// Scores as they lie in memory. Arithmetic is in float32; a gradient is narrowed once.
+enum Kind { kFloat32, kBFloat16, kFloat16 };
+
+#ifdef __CUDACC__
+__device__ inline float float_of_half(unsigned short x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
+  return y;
+}
+__device__ inline unsigned short half_of_float(float x) {
+  unsigned short y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+#endif
+
+__device__ inline float widened(unsigned bits, int kind) {
+  if (kind == kFloat32) return __int_as_float(bits);
+  if (kind == kBFloat16) return __int_as_float(bits << 16);
+  return float_of_half((unsigned short)bits);
+}
+__device__ inline float score_at(const void* scores, size_t i, int kind) {
+  return kind == kFloat32 ? ((const float*)scores)[i]
+                          : widened(((const unsigned short*)scores)[i], kind);
+}
+__device__ inline void write_at(void* gradient, size_t i, float x, int kind) {
+  if (kind == kFloat32) {
+    ((float*)gradient)[i] = x;
+  } else if (kind == kBFloat16) {  // to nearest, ties to even
+    unsigned bits = __float_as_int(x);
+    bits += 0x7fff + ((bits >> 16) & 1);
+    ((unsigned short*)gradient)[i] = (unsigned short)(bits >> 16);
+  } else {
+    ((unsigned short*)gradient)[i] = half_of_float(x);
+  }
+}
+
+// The same in all lanes, and known to the compiler to be so: it then sees that a whole
+// warp takes a branch, and shuffles below need no detour for lanes that went elsewhere.
+__device__ inline int warp_index() {
+  return __shfl_sync(kAll, (int)(threadIdx.x / 32), 0);
+}
+__device__ inline Num from_left(Num a) {
+  return {__shfl_up_sync(kAll, a.m, 1), __shfl_up_sync(kAll, a.e, 1)};
+}
+__device__ inline Num of_lane(Num a, int lane) {
+  return {__shfl_sync(kAll, a.m, lane), __shfl_sync(kAll, a.e, lane)};
+}
+__device__ inline float warp_sum(float x) {
+  for (int k = 16; k; k >>= 1) x += __shfl_xor_sync(kAll, x, k);
+  return x;
+}
+__device__ inline float warp_max(float x) {
+  for (int k = 16; k; k >>= 1) x = fmaxf(x, __shfl_xor_sync(kAll, x, k));
+  return x;
+}
+
+// Barriers, numbered so that a test can take out each in turn.
+#ifdef __CUDACC__
+__device__ inline void meet_block(int) { __syncthreads(); }
+// The threads of one crew of warps meet; crews do not wait for one another.
+__device__ inline void meet_crew(int, int crew, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(crew), "r"(threads) : "memory");
+}
+#endif
+
+}  // namespace ctc

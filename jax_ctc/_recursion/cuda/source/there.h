@@ -1,0 +1,119 @@
+// There: both halves of each utterance, from its ends to the middle; and where they meet.
+#pragma once
+#include "walk.h"
+
+namespace ctc {
+
+// A block a half. Keeps the column before each group of steps, and the one in the middle.
+template <int R>
+__device__ void there(const void* __restrict__ scores, const float* __restrict__ peaks,
+                      const float* __restrict__ rests, const int* __restrict__ ids,
+                      const unsigned char* __restrict__ skips,
+                      const int* __restrict__ lengths, const int* __restrict__ counts,
+                      const int* __restrict__ dims, double* __restrict__ shifts,
+                      Pair* __restrict__ kept) {
+  constexpr int F = Layout<R>::kFrames;
+  __shared__ Edges<R> edges;
+  const Dims d = dims_of(dims);
+  const int b = blockIdx.x / 2, side = blockIdx.x % 2, places = d.U + 1;
+  const int warps = blockDim.x / 32, warp = warp_index(), lane = threadIdx.x % 32;
+  const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
+  const Half<F> half(side, u.T);
+  kept += (size_t)blockIdx.x * (d.Q + 1) * places;
+
+  // Of this half's frames: what their scores are to be shifted by; NaN if one is bad.
+  double shift = 0;
+  for (int i = threadIdx.x; i < half.length; i += blockDim.x) {
+    size_t t = (size_t)b * d.frames + (side ? u.T - 1 - i : i);
+    float peak = peaks[t], rest = rests[t];
+    bool good = fabsf(peak) < INFINITY && rest < INFINITY;
+    shift += !good ? NAN : d.normalise ? -log1pf(rest) : peak;
+  }
+  for (int k = 16; k; k >>= 1) shift += __shfl_xor_sync(kAll, shift, k);
+  if (lane == 0) shifts[(size_t)blockIdx.x * warps + warp] = shift;
+  if (u.N < 0) return;
+
+  const Places<R> who(u, side, warp, lane);
+  Column<R> at;
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    at.blank[r] = only_if(who.n + r == 0, {1.0f, 0});
+    at.label[r] = none();
+  }
+  Scores<R> now, ahead;
+  now.read(u, half, who.id, 0, lane);
+  for (int c = 0; c < half.steps; ++c) {
+    if (c % d.G == 0) store(kept + (size_t)(c / d.G) * places, at, who, places);
+    ahead.read(u, half, who.id, c + 1, lane);
+    if (c % Layout<R>::kSteps == 0) renormalise(at);
+    if (warps > 1) tell(edges, c, at, warp, lane);
+    Emissions<R> p(now, u.kind, half.first(c), lane);
+    if (warps > 1) {
+      meet_crew(2, 1, blockDim.x);
+      hear(edges, c, at, warp, lane);
+    }
+#pragma unroll
+    for (int f = 0; f < F; ++f) at = emit(ways(at, who, lane), p.blank_of(f), p.label[f]);
+    now = ahead;
+  }
+  store(kept + (size_t)d.Q * places, at, who, places);
+}
+
+// Where two walks met, by one warp: log Z, and in `scale` its exponent without shifts.
+struct Met {
+  float log_z;
+  int scale;
+  bool alive;
+};
+
+__device__ inline Met meet(const Pair* __restrict__ kept, const double* __restrict__ shifts,
+                           const unsigned char* __restrict__ skips, int N, const Dims& d,
+                           int b, int warps, int lane) {
+  const int places = d.U + 1;
+  const size_t walk = (size_t)(d.Q + 1) * places;
+  const Pair* left = kept + (size_t)(2 * b) * walk + (size_t)d.Q * places;
+  const Pair* right = left + walk;
+  skips += (size_t)b * d.U;
+  Num sum = none();
+  for (int n = lane; n <= N; n += 32) {
+    // In the mirror blank[n] is blank'[j], label[n] is label'[j - 1].
+    const int j = N - n;
+    Pair a = left[n], here = right[j];
+    Num before = none(), before2 = none();
+    if (j > 0) before = {right[j - 1].lm, right[j - 1].le};
+    if (j > 1) before2 = {right[j - 2].lm, right[j - 2].le};
+    sum = plus(sum, times({a.bm, a.be}, plus({here.bm, here.be}, before)));
+    if (n < N) {
+      const bool skip = j > 1 && skips[n + 1];
+      Num blank = {right[j - 1].bm, right[j - 1].be};
+      Num into = plus(before, blank, only_if(skip, before2));
+      sum = plus(sum, times({a.lm, a.le}, into));
+    }
+  }
+  for (int k = 16; k; k >>= 1) {
+    Num other = {__shfl_xor_sync(kAll, sum.m, k), __shfl_xor_sync(kAll, sum.e, k)};
+    sum = plus(sum, other);
+  }
+  const Num z = renormalised(of_lane(sum, 0));
+  double shift = 0;
+  for (int w = 0; w < 2 * warps; ++w) shift += shifts[(size_t)(2 * b) * warps + w];
+  float value = (float)fma((double)z.e, kLn2, log((double)z.m) + shift);
+  const float cutoff = (float)((kZero + kGuard) * kLn2);
+  if (N < 0 || z.e <= kZero + kGuard || value < cutoff) value = -INFINITY;
+  if (shift != shift) value = NAN;
+  return {value, z.e, fabsf(value) < INFINITY};
+}
+
+__device__ inline void only_meet(const unsigned char* __restrict__ skips,
+                                 const int* __restrict__ counts,
+                                 const int* __restrict__ dims,
+                                 const double* __restrict__ shifts,
+                                 const Pair* __restrict__ kept,
+                                 float* __restrict__ log_z) {
+  const Dims d = dims_of(dims);
+  const int b = blockIdx.x, lane = threadIdx.x % 32;
+  const Met met = meet(kept, shifts, skips, counts[b], d, b, dims[9], lane);
+  if (lane == 0) log_z[b] = met.log_z;
+}
+
+}  // namespace ctc
