@@ -126,7 +126,7 @@ def _there(posed: _Posed, peaks: jax.Array, rests: jax.Array) -> list[jax.Array]
         ],
         (posed.scores, peaks, rests, *posed[1:6]),
         grid=walks,
-        block=32 * plan.warps,
+        block=32 * plan.there_warps,
     )
 
 

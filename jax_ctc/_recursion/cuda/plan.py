@@ -10,8 +10,9 @@ from typing import NamedTuple
 MOST_LABELS = 4095
 
 _LANES = 32
-_WARPS = {1: 6, 2: 6, 4: 6, 8: 17}  # of a crew, at most, for each R
-_WRITERS = 4  # warps that write the gradient, where crews have warps of their own
+_WARPS = {1: 5, 2: 5, 4: 5, 8: 17}  # that walk, at most, for each R
+_READERS = 4  # warps that read scores for those that walk, where R < 8
+_WRITERS = 4  # warps that write the gradient, likewise
 _WIDE = 1024  # classes from which on a row has a block of threads
 
 
@@ -43,9 +44,14 @@ class Plan(NamedTuple):
         return Plan(labels, warps, step, group, max(1, -(-steps // group)))
 
     @property
+    def there_warps(self) -> int:
+        """Warps of a block that goes to the middle: a crew, or one for all roles."""
+        return self.warps if self.labels == 8 else self.warps + _READERS
+
+    @property
     def back_warps(self) -> int:
-        """Warps of a block that goes back: three crews, or one that does it all."""
-        return self.warps if self.labels == 8 else 2 * self.warps + _WRITERS
+        """Warps of a block that goes back: two crews and writers, or one for all."""
+        return self.warps if self.labels == 8 else 2 * self.there_warps + _WRITERS
 
 
 def _reach(labels: int, warps: int) -> int:

@@ -23,12 +23,11 @@ struct alignas(8) Occupancy {
 template <int R>
 struct Order {  // labels by class, so that a class is a run, which a segmented scan sums
   short place[Layout<R>::kPlaces];
-  int id[Layout<R>::kPlaces];
 };
 
 template <int R>
-__device__ void sort_labels(Order<R>& order, const Utterance& u, int side,
-                            int thread, int threads) {
+__device__ void sort_labels(Order<R>& order, const Utterance& u, int side, int thread,
+                            int threads) {
   for (int n = thread; n < u.N; n += threads) {
     const int id = u.id(side, n);
     int k = 0;
@@ -38,21 +37,6 @@ __device__ void sort_labels(Order<R>& order, const Utterance& u, int side,
       k += other < id || (other == id && m < n);
     }
     order.place[k] = (short)n;
-    order.id[k] = id;
-  }
-}
-
-// One step of the other's walk once more; what was laid down is in its own places.
-template <int R>
-__device__ __forceinline__ void again_step(Column<R>& at, const Places<R>& who,
-                                           const Emissions<R>& p,
-                                           Pair* __restrict__ row, int places, int lane) {
-  constexpr int F = Layout<R>::kFrames;
-#pragma unroll
-  for (int f = 0; f < F; ++f) {
-    const Column<R> into = ways(at, who, lane);
-    store(row + (size_t)f * places, into, who, places);
-    at = emit(into, p.blank_of(f), p.label[f]);
   }
 }
 
@@ -63,33 +47,66 @@ __device__ __forceinline__ void meet_place(Num& blank, Num& label, const Pair* r
   if (j >= 1) label = {row[j - 1].lm, row[j - 1].le};
 }
 
-// One step onward, through the other's frames from the last: place n meets the other's
-// blank N - n and label N - 1 - n.
+// alpha * beta of a place over 2^scale; about 1 at most, and 0 where either is.
+__device__ __forceinline__ float product(Num a, Num b, int scale) {
+  const Num q = times(a, b);
+  return q.m * pow2(min(q.e - scale, 80));
+}
+
+// The steps of a group onward, from its last; `row` is that step's first frame.
 template <int R>
-__device__ __forceinline__ void onward_step(Column<R>& at, const Places<R>& who,
-                                            const Emissions<R>& p, const Pair* row,
-                                            Occupancy* __restrict__ occupied, int places,
-                                            int N, int scale, int lane) {
+__device__ __forceinline__ void onward_group(Walker<R>& walker, int first, int count,
+                                             const Pair* rows,
+                                             Occupancy* __restrict__ occupied, int scale) {
   constexpr int F = Layout<R>::kFrames;
-  Num blank[F][R], label[F][R];
-  if (Layout<R>::kApart)  // asked for before they are needed
+  const Places<R>& who = walker.who;
+  const int places = walker.u.places, N = walker.u.N;
+  Num blank[F][R], label[F][R];  // laid down for this step; asked for a step before
+  auto ask = [&](int s, int f) {
 #pragma unroll
-    for (int f = F - 1; f >= 0; --f)
+    for (int r = 0; r < R; ++r)
+      meet_place(blank[f][r], label[f][r], rows + (size_t)(s * F + f) * places,
+                 N - (who.n + r));
+  };
+  if (Layout<R>::kApart)
 #pragma unroll
-      for (int r = 0; r < R; ++r)
-        meet_place(blank[f][r], label[f][r], row + (size_t)f * places, N - (who.n + r));
+    for (int f = F - 1; f >= 0; --f) ask(count - 1, f);
+  for (int s = count - 1; s >= 0; --s) {
+    const int c = first + s;
+    walker.step(c - 1, (walker.half.steps - 1 - c) % Layout<R>::kSteps == 0, [&] {
 #pragma unroll
-  for (int f = F - 1; f >= 0; --f) {
-    at = emit(ways(at, who, lane), p.blank_of(f), p.label[f]);
+      for (int f = F - 1; f >= 0; --f) {
+        if (!Layout<R>::kApart) ask(s, f);
+        walker.at = emit(ways(walker.at, who, walker.lane), who, walker.table(), f);
+        Occupancy* out = occupied + (size_t)(s * F + f) * places + who.n;
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
-      if (!Layout<R>::kApart)
-        meet_place(blank[f][r], label[f][r], row + (size_t)f * places, N - (who.n + r));
-      const Num b = times(at.blank[r], blank[f][r]), l = times(at.label[r], label[f][r]);
-      if (who.owns && who.n + r < places)
-        occupied[(size_t)f * places + who.n + r] = {b.m * pow2(min(b.e - scale, 80)),
-                                                    l.m * pow2(min(l.e - scale, 80))};
-    }
+        for (int r = 0; r < R; ++r)
+          if (who.owns && who.n + r < places)
+            out[r] = {product(walker.at.blank[r], blank[f][r], scale),
+                      product(walker.at.label[r], label[f][r], scale)};
+        if (Layout<R>::kApart) ask(max(s - 1, 0), f);
+      }
+    });
+  }
+}
+
+// The steps of a group of the other's walk once more; lays down the ways into places.
+template <int R>
+__device__ __forceinline__ void again_group(Walker<R>& walker, int first, int count,
+                                            int group, Pair* __restrict__ rows) {
+  constexpr int F = Layout<R>::kFrames;
+  const Places<R>& who = walker.who;
+  const int places = walker.u.places;
+  for (int s = 0; s < count; ++s) {
+    const int c = first + s, next = s + 1 < count ? c + 1 : first - group;
+    walker.step(next, c % Layout<R>::kSteps == 0, [&] {
+#pragma unroll
+      for (int f = 0; f < F; ++f) {
+        const Column<R> into = ways(walker.at, who, walker.lane);
+        store(rows + (size_t)(s * F + f) * places, into, who, places);
+        walker.at = emit(into, who, walker.table(), f);
+      }
+    });
   }
 }
 
@@ -97,7 +114,7 @@ __device__ __forceinline__ void onward_step(Column<R>& at, const Places<R>& who,
 // Each row's occupancies are divided by their own sum, which cancels rounding that all
 // of them share. Other classes have their softmax already.
 template <int R>
-__device__ __forceinline__ void write_rows(const Utterance& u,
+__device__ __forceinline__ void write_rows(const Utterance& u, int side,
                                            const float* __restrict__ rests,
                                            void* __restrict__ gradient,
                                            const Order<R>& order,
@@ -133,8 +150,8 @@ __device__ __forceinline__ void write_rows(const Utterance& u,
   for (int k0 = 0; k0 < u.N; k0 += 32) {
     const int k = k0 + lane;
     const bool has = k < u.N;
-    const int id = has ? order.id[k] : -2, n = has ? order.place[k] : 0;
-    const int next = k + 1 < u.N ? order.id[k + 1] : -3;
+    const int n = has ? order.place[k] : 0, id = has ? u.id(side, n) : -2;
+    const int next = k + 1 < u.N ? u.id(side, order.place[k + 1]) : -3;
     float sum[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j)
@@ -173,113 +190,134 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
                      Occupancy* occupied) {
   constexpr int F = Layout<R>::kFrames;
   constexpr bool kApart = Layout<R>::kApart;
-  __shared__ Edges<R> edges[2];
+  __shared__ Shared<R> shared[kApart ? 2 : 1];
   __shared__ Order<R> order;
   __shared__ Met met;
   const Dims d = dims_of(dims);
   const int b = blockIdx.x / 2, side = blockIdx.x % 2, other = 1 - side;
   const int places = d.U + 1, frames = d.G * F;  // of a group
   const int warps = Layout<R>::warps(places), lane = threadIdx.x % 32;
-  const int crew = kApart ? min(warp_index() / warps, 2) : 0;
-  const int warp = warp_index() - crew * warps;  // of the crew
   const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
   const Half<F> half(other, u.T);
   rests += (size_t)b * d.frames;
   char* gradient = (char*)gradient_ + (size_t)b * d.frames * d.V * (d.kind ? 2 : 4);
   const size_t walk = (size_t)(d.Q + 1) * places;
   const Pair* starts = kept + (size_t)(2 * b + other) * walk;
-  Pair* mine = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * places;
+  Pair* middle = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * places;
   rows += (size_t)blockIdx.x * 2 * frames * places;
   occupied += (size_t)blockIdx.x * 2 * frames * places;
-  const int groups = (half.steps + d.G - 1) / d.G;
+  const int groups = u.N < 0 ? 0 : (half.steps + d.G - 1) / d.G;
 
-  Places<R> who(u, crew == 0 ? other : side, warp, lane);
-  Column<R> at;
-  Scores<R> now, ahead;
-  if (kApart && crew == 1 && u.N >= 0) {
-    at = load<R>(mine, who, places);
-    now.read(u, half, who.id, half.steps - 1, lane);
-  }
-  for (int i = 0; i < groups + 2; ++i) {
-    const int g0 = groups - 1 - i, g1 = g0 + 1, g2 = g0 + 2;
-    if (i == 0) {
-      const int idle = kApart ? warps : 0;  // its crew has something to do already
-      if (warp_index() >= idle && u.N >= 0)
-        sort_labels(order, u, side, threadIdx.x - 32 * idle, blockDim.x - 32 * idle);
-      if (kApart ? crew == 2 && warp == 0 : warp == 0) {
-        const Met found = meet(kept, shifts, skips, u.N, d, b, warps, lane);
-        if (lane == 0) met = found;
-        if (lane == 0 && side == 0) log_z[b] = found.log_z;
-      }
-      if (u.N >= 0 && !kApart) meet_block(3);
-    }
-    if (crew == 0 && g0 >= 0 && u.N >= 0) {
-      const int first = g0 * d.G, count = min(d.G, half.steps - first);
-      if (!kApart) who = Places<R>(u, other, warp, lane);
-      Column<R> again = load<R>(starts + (size_t)g0 * places, who, places);
-      now.read(u, half, who.id, first, lane);
-      for (int s = 0; s < count; ++s) {
-        const int c = first + s;
-        ahead.read(u, half, who.id, c + 1, lane);
-        if (c % Layout<R>::kSteps == 0) renormalise(again);
-        if (warps > 1) tell(edges[0], s, again, warp, lane);
-        const Emissions<R> p(now, u.kind, half.first(c), lane);
-        if (warps > 1) {
-          meet_crew(2, 1, 32 * warps);
-          hear(edges[0], s, again, warp, lane);
-        }
-        again_step(again, who, p, rows + (size_t)((g0 & 1) * frames + s * F) * places,
-                   places, lane);
-        now = ahead;
-      }
-    }
-    if ((!kApart || crew == 1) && g1 >= 0 && g1 < groups) {
-      const int first = g1 * d.G, count = min(d.G, half.steps - first);
-      if (!kApart) {
-        who = Places<R>(u, side, warp, lane);
-        at = load<R>(mine, who, places);
-        now.read(u, half, who.id, first + count - 1, lane);
-      }
-      for (int s = count - 1; s >= 0; --s) {
-        const int c = first + s;
-        const size_t row = (size_t)((g1 & 1) * frames + s * F) * places;
-        ahead.read(u, half, who.id, c - 1, lane);
-        if ((half.steps - 1 - c) % Layout<R>::kSteps == 0) renormalise(at);
-        if (warps > 1) tell(edges[1], c, at, warp, lane);
-        const Emissions<R> p(now, u.kind, half.first(c), lane);
-        if (warps > 1) {
-          meet_crew(2, 2, 32 * warps);
-          hear(edges[1], c, at, warp, lane);
-        }
-        onward_step(at, who, p, rows + row, occupied + row, places, u.N, met.scale, lane);
-        now = ahead;
-      }
-      if (!kApart) store(mine, at, who, places);
-    }
-    if ((!kApart || crew == 2) && g2 >= 0 && g2 < groups) {
-      const int writers = kApart ? blockDim.x / 32 - 2 * warps : warps;
-      const int first = g2 * d.G, count = min(d.G, half.steps - first);
-      for (int f = warp * kRows; f < count * F; f += writers * kRows) {
-        int t[kRows];
-        bool live[kRows];
+  // Of group g: its first step, how many there are, and where its rows are.
+  auto first_of = [&](int g) { return g * d.G; };
+  auto count_of = [&](int g) { return min(d.G, half.steps - g * d.G); };
+  auto has = [&](int g) { return g >= 0 && g < groups; };
+  auto place_of = [&](int g) { return (size_t)((g & 1) * frames) * places; };
+
+  auto prepare = [&](int warp, int thread, int threads) {
+    sort_labels(order, u, side, thread, threads);
+    if (warp > 0) return;
+    const Met found = meet(kept, shifts, skips, u.N, d, b, warps, lane);
+    if (lane > 0) return;
+    met = found;
+    if (side == 0) log_z[b] = found.log_z;
+  };
+  auto write = [&](int g, int warp, int writers) {
+    const int first = first_of(g), count = count_of(g) * F;
+    for (int f = warp * kRows; f < count; f += writers * kRows) {
+      int t[kRows];
+      bool live[kRows];
 #pragma unroll
-        for (int j = 0; j < kRows; ++j) {
-          const int k = min(f + j, count * F - 1);
-          t[j] = half.frame(first, k);
-          live[j] = f + j < count * F && k >= half.first(first);
-        }
-        write_rows<R>(u, rests, gradient, order,
-                             occupied + (size_t)((g2 & 1) * frames + f) * places, t, live,
-                             places, d.normalise, lane);
+      for (int j = 0; j < kRows; ++j) {
+        const int k = min(f + j, count - 1);
+        t[j] = half.frame(first, k);
+        live[j] = f + j < count && k >= half.first(first);
       }
+      write_rows<R>(u, side, rests, gradient, order,
+                    occupied + place_of(g) + (size_t)f * places, t, live, places,
+                    d.normalise, lane);
     }
-    meet_block(4);
-    if (i == 0 && !met.alive) {  // take the softmax back
-      for (int f = 0; f < half.length; ++f)
+  };
+  // Each role does its part of every turn; the first turn's end tells if there is more.
+  auto turns = [&](auto role) {
+    for (int i = 0; i < groups + 2; ++i) {
+      role(i, groups - 1 - i);
+      meet_block(5);
+      if (i > 0 || met.alive) continue;
+      for (int f = 0; f < half.length; ++f)  // take the softmax back
         for (int v = threadIdx.x; v < d.V; v += blockDim.x)
           write_at(gradient, (size_t)(side ? f : u.T - 1 - f) * d.V + v, 0.0f, d.kind);
       return;
     }
+  };
+
+  const int warp = warp_index();
+  if constexpr (!kApart) {
+    turns([&](int i, int g) {
+      if (i == 0) prepare(warp, threadIdx.x, blockDim.x);
+      if (has(g)) {
+        Walker<R> walker(u, other, half, shared[0], 1, blockDim.x, warp, lane);
+        walker.at = load<R>(starts + (size_t)g * places, walker.who, places);
+        walker.begin(first_of(g));
+        again_group(walker, first_of(g), count_of(g), d.G, rows + place_of(g));
+      }
+      if (has(g + 1)) {
+        Walker<R> walker(u, side, half, shared[0], 1, blockDim.x, warp, lane);
+        walker.at = load<R>(middle, walker.who, places);
+        walker.begin(first_of(g + 1) + count_of(g + 1) - 1);
+        onward_group(walker, first_of(g + 1), count_of(g + 1), rows + place_of(g + 1),
+                     occupied + place_of(g + 1), met.scale);
+        store(middle, walker.at, walker.who, places);
+      }
+      if (has(g + 2)) write(g + 2, warp, warps);
+    });
+    return;
+  }
+  const int crew_warps = warps + kReaders, threads = 32 * crew_warps;
+  const int crew = min(warp / crew_warps, 2), member = warp - crew * crew_warps;
+  if (crew == 2) {
+    turns([&](int i, int g) {
+      if (i == 0) prepare(member, threadIdx.x - 2 * threads, blockDim.x - 2 * threads);
+      if (has(g + 2)) write(g + 2, member, kWriters);
+    });
+  } else if (member >= warps) {
+    Reader<R> reader(u, crew == 0 ? other : side, half, member - warps, lane);
+    int turn = 0, step = crew == 0 ? first_of(groups - 1) : half.steps - 1;
+    auto next = [&](int c) {
+      if (crew == 1) return c - 1;
+      return c + 1 < half.steps && (c + 1) % d.G ? c + 1 : (c / d.G - 1) * d.G;
+    };
+    auto read = [&] {
+      reader.answer(shared[crew].table.of(turn, reader.count), step);
+      step = next(step);
+      ++turn;
+      reader.ask(step);
+      meet_crew(3, 1 + crew, threads);
+    };
+    reader.ask(step);
+    read();
+    turns([&](int, int g) {
+      if (has(g + crew))
+        for (int s = 0; s < count_of(g + crew); ++s) read();
+    });
+  } else if (crew == 0) {
+    Walker<R> walker(u, other, half, shared[0], 1, threads, member, lane);
+    walker.begin(0);
+    turns([&](int, int g) {
+      if (!has(g)) return;
+      walker.at = load<R>(starts + (size_t)g * places, walker.who, places);
+      walker.has_heard = true;
+      again_group(walker, first_of(g), count_of(g), d.G, rows + place_of(g));
+    });
+  } else {
+    Walker<R> walker(u, side, half, shared[1], 2, threads, member, lane);
+    walker.at = load<R>(middle, walker.who, places);
+    walker.begin(0);
+    turns([&](int, int g) {
+      if (has(g + 1))
+        onward_group(walker, first_of(g + 1), count_of(g + 1), rows + place_of(g + 1),
+                     occupied + place_of(g + 1), met.scale);
+    });
   }
 }
 

@@ -35,7 +35,8 @@ ROWS(bfloat16, kBFloat16)
 ROWS(float16, kFloat16)
 
 #define WALKS(R)                                                                      \
-  extern "C" __global__ void BOUNDS(32 * Layout<R>::kWarps) ctc_there_##R(            \
+  extern "C" __global__ void BOUNDS(                                                  \
+      32 * (Layout<R>::kWarps + (Layout<R>::kApart ? kReaders : 0))) ctc_there_##R(   \
       const void* __restrict__ scores, const float* __restrict__ peaks,               \
       const float* __restrict__ rests, const int* __restrict__ ids,                   \
       const unsigned char* __restrict__ skips, const int* __restrict__ lengths,       \
@@ -44,7 +45,7 @@ ROWS(float16, kFloat16)
     there<R>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts, kept);  \
   }                                                                                   \
   extern "C" __global__ void BOUNDS(                                                  \
-      32 * (Layout<R>::kApart ? 2 * Layout<R>::kWarps + kWriters                      \
+      32 * (Layout<R>::kApart ? 2 * (Layout<R>::kWarps + kReaders) + kWriters                      \
                               : Layout<R>::kWarps)) ctc_back_##R(                     \
       const void* __restrict__ scores, const float* __restrict__ peaks,               \
       const float* __restrict__ rests, const int* __restrict__ ids,                   \

@@ -134,7 +134,7 @@ __device__ inline float warp_max(float x) {
 
 // Barriers, numbered so that a test can take out each in turn.
 #ifdef __CUDACC__
-__device__ inline void meet_block(int) { __syncthreads(); }
+__device__ inline void meet_block(int) { asm volatile("bar.sync 0;" ::: "memory"); }
 // The threads of one crew of warps meet; crews do not wait for one another.
 __device__ inline void meet_crew(int, int crew, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(crew), "r"(threads) : "memory");

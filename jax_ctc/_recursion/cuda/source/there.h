@@ -4,6 +4,22 @@
 
 namespace ctc {
 
+// What the scores of a half's frames are to be shifted by: this warp's part of the sum.
+// NaN if a frame is bad.
+template <int F>
+__device__ double shift_of(const Half<F>& half, const float* __restrict__ peaks,
+                           const float* __restrict__ rests, int threads, bool normalise) {
+  double shift = 0;
+  for (int i = threadIdx.x; i < half.length; i += threads) {
+    const int t = half.side ? half.T - 1 - i : i;
+    const float peak = peaks[t], rest = rests[t];
+    const bool good = fabsf(peak) < INFINITY && rest < INFINITY;
+    shift += !good ? NAN : normalise ? -log1pf(rest) : peak;
+  }
+  for (int k = 16; k; k >>= 1) shift += __shfl_xor_sync(kAll, shift, k);
+  return shift;
+}
+
 // A block a half. Keeps the column before each group of steps, and the one in the middle.
 template <int R>
 __device__ void there(const void* __restrict__ scores, const float* __restrict__ peaks,
@@ -13,50 +29,47 @@ __device__ void there(const void* __restrict__ scores, const float* __restrict__
                       const int* __restrict__ dims, double* __restrict__ shifts,
                       Pair* __restrict__ kept) {
   constexpr int F = Layout<R>::kFrames;
-  __shared__ Edges<R> edges;
+  __shared__ Shared<R> shared;
   const Dims d = dims_of(dims);
-  const int b = blockIdx.x / 2, side = blockIdx.x % 2, places = d.U + 1;
-  const int warps = blockDim.x / 32, warp = warp_index(), lane = threadIdx.x % 32;
+  const int b = blockIdx.x / 2, side = blockIdx.x % 2;
+  const int warps = Layout<R>::warps(d.U + 1), warp = warp_index(), lane = threadIdx.x % 32;
   const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
   const Half<F> half(side, u.T);
-  kept += (size_t)blockIdx.x * (d.Q + 1) * places;
-
-  // Of this half's frames: what their scores are to be shifted by; NaN if one is bad.
-  double shift = 0;
-  for (int i = threadIdx.x; i < half.length; i += blockDim.x) {
-    size_t t = (size_t)b * d.frames + (side ? u.T - 1 - i : i);
-    float peak = peaks[t], rest = rests[t];
-    bool good = fabsf(peak) < INFINITY && rest < INFINITY;
-    shift += !good ? NAN : d.normalise ? -log1pf(rest) : peak;
+  kept += (size_t)blockIdx.x * (d.Q + 1) * u.places;
+  if (warp < warps) {
+    const size_t row = (size_t)b * d.frames;
+    const double shift = shift_of(half, peaks + row, rests + row, 32 * warps, d.normalise);
+    if (lane == 0) shifts[(size_t)blockIdx.x * warps + warp] = shift;
   }
-  for (int k = 16; k; k >>= 1) shift += __shfl_xor_sync(kAll, shift, k);
-  if (lane == 0) shifts[(size_t)blockIdx.x * warps + warp] = shift;
   if (u.N < 0) return;
 
-  const Places<R> who(u, side, warp, lane);
-  Column<R> at;
+  if (Layout<R>::kApart && warp >= warps) {
+    Reader<R> reader(u, side, half, warp - warps, lane);
+    reader.ask(0);
+    for (int c = 0; c <= half.steps; ++c) {
+      reader.answer(shared.table.of(c, reader.count), c);
+      reader.ask(c + 1);
+      meet_crew(3, 1, blockDim.x);
+    }
+    return;
+  }
+  Walker<R> walker(u, side, half, shared, 1, blockDim.x, warp, lane);
+  const Places<R>& who = walker.who;
+  Column<R>& at = walker.at;
 #pragma unroll
   for (int r = 0; r < R; ++r) {
     at.blank[r] = only_if(who.n + r == 0, {1.0f, 0});
     at.label[r] = none();
   }
-  Scores<R> now, ahead;
-  now.read(u, half, who.id, 0, lane);
+  walker.begin(0);
   for (int c = 0; c < half.steps; ++c) {
-    if (c % d.G == 0) store(kept + (size_t)(c / d.G) * places, at, who, places);
-    ahead.read(u, half, who.id, c + 1, lane);
-    if (c % Layout<R>::kSteps == 0) renormalise(at);
-    if (warps > 1) tell(edges, c, at, warp, lane);
-    Emissions<R> p(now, u.kind, half.first(c), lane);
-    if (warps > 1) {
-      meet_crew(2, 1, blockDim.x);
-      hear(edges, c, at, warp, lane);
-    }
+    if (c % d.G == 0) store(kept + (size_t)(c / d.G) * u.places, at, who, u.places);
+    walker.step(c + 1, c % Layout<R>::kSteps == 0, [&] {
 #pragma unroll
-    for (int f = 0; f < F; ++f) at = emit(ways(at, who, lane), p.blank_of(f), p.label[f]);
-    now = ahead;
+      for (int f = 0; f < F; ++f) at = emit(ways(at, who, lane), who, walker.table(), f);
+    });
   }
-  store(kept + (size_t)d.Q * places, at, who, places);
+  store(kept + (size_t)d.Q * u.places, at, who, u.places);
 }
 
 // Where two walks met, by one warp: log Z, and in `scale` its exponent without shifts.
