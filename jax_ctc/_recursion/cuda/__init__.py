@@ -59,19 +59,19 @@ def forward_backward(arrays: Any, *, normalise: bool) -> tuple[jax.Array, jax.Ar
     shifts, kept = _there(posed, peaks, rests)
     walks, _, places, _ = kept.shape
     under_way = (walks, 2, plan.group * plan.step, places)
-    log_z, _, gradient, _, _ = launch(
+    log_z, gradient, *_ = launch(
         f"ctc_back_{plan.labels}",
         [
             _floats(len(scores)),
-            jax.ShapeDtypeStruct(kept.shape, kept.dtype),
             jax.ShapeDtypeStruct(scores.shape, scores.dtype),
             _floats(*under_way, 4),
             _floats(*under_way, 2),
+            _floats(walks, places, 4),
         ],
         (scores, peaks, rests, *posed[1:6], shifts, kept, gradient),
         grid=walks,
         block=32 * plan.back_warps,
-        aliases={9: 1, 10: 2},
+        aliases={10: 1},
     )
     return log_z, gradient
 

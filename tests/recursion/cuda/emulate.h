@@ -1,8 +1,8 @@
 // CUDA's words on a CPU, one block at a time.
 //
 // As it is, a thread of a block is a fiber of one CPU thread. At every shuffle and barrier
-// it steps aside for the next, in an order drawn from `emulation_seed`: a program without
-// races gives the same bits in any order. A shuffle that not all lanes reach, and a
+// it steps aside for the next, in an order drawn from `emulation_seed`, and so are blocks:
+// a program without races gives the same bits in any order. A shuffle that not all lanes reach, and a
 // barrier that not all threads reach, stop the program.
 //
 // With -DTHREADS a thread is a std::thread and a barrier a std::barrier, for
@@ -187,7 +187,10 @@ inline void launch(int grid, int block, const std::function<void()>& kernel) {
   std::vector<int> warps(block / 32), lanes(32);
   for (size_t i = 0; i < warps.size(); ++i) warps[i] = (int)i;
   for (int i = 0; i < 32; ++i) lanes[i] = i;
-  for (int b = 0; b < grid; ++b) {
+  std::vector<int> blocks(grid);
+  for (int b = 0; b < grid; ++b) blocks[b] = b;
+  if (emulation_seed) std::shuffle(blocks.begin(), blocks.end(), random);
+  for (int b : blocks) {
     blockIdx.x = b;
     for (auto& fiber : fibers) {
       if (!fiber) fiber = std::make_unique<Fiber>(), fiber->stack.resize(64 << 10);

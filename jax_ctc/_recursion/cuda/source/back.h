@@ -186,8 +186,8 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
                      const unsigned char* __restrict__ skips,
                      const int* __restrict__ lengths, const int* __restrict__ counts,
                      const int* __restrict__ dims, const double* __restrict__ shifts,
-                     Pair* kept, float* __restrict__ log_z, void* gradient_, Pair* rows,
-                     Occupancy* occupied) {
+                     const Pair* __restrict__ kept, float* __restrict__ log_z,
+                     void* gradient_, Pair* rows, Occupancy* occupied, Pair* parked) {
   constexpr int F = Layout<R>::kFrames;
   constexpr bool kApart = Layout<R>::kApart;
   __shared__ Shared<R> shared[kApart ? 2 : 1];
@@ -203,9 +203,10 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
   char* gradient = (char*)gradient_ + (size_t)b * d.frames * d.V * (d.kind ? 2 : 4);
   const size_t walk = (size_t)(d.Q + 1) * places;
   const Pair* starts = kept + (size_t)(2 * b + other) * walk;
-  Pair* middle = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * places;
+  const Pair* middle = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * places;
   rows += (size_t)blockIdx.x * 2 * frames * places;
   occupied += (size_t)blockIdx.x * 2 * frames * places;
+  parked += (size_t)blockIdx.x * places;
   const int groups = u.N < 0 ? 0 : (half.steps + d.G - 1) / d.G;
 
   // Of group g: its first step, how many there are, and where its rows are.
@@ -263,11 +264,11 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
       }
       if (has(g + 1)) {
         Walker<R> walker(u, side, half, shared[0], 1, blockDim.x, warp, lane);
-        walker.at = load<R>(middle, walker.who, places);
+        walker.at = load<R>(i == 1 ? middle : parked, walker.who, places);
         walker.begin(first_of(g + 1) + count_of(g + 1) - 1);
         onward_group(walker, first_of(g + 1), count_of(g + 1), rows + place_of(g + 1),
                      occupied + place_of(g + 1), met.scale);
-        store(middle, walker.at, walker.who, places);
+        store(parked, walker.at, walker.who, places);
       }
       if (has(g + 2)) write(g + 2, warp, warps);
     });

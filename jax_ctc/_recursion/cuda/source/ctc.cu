@@ -51,11 +51,11 @@ ROWS(float16, kFloat16)
       const float* __restrict__ rests, const int* __restrict__ ids,                   \
       const unsigned char* __restrict__ skips, const int* __restrict__ lengths,       \
       const int* __restrict__ counts, const int* __restrict__ dims,                   \
-      const double* __restrict__ shifts, const Pair*, const void*,                    \
-      float* __restrict__ log_z, Pair* kept, void* gradient, Pair* rows,              \
-      Occupancy* occupied) {                                                          \
+      const double* __restrict__ shifts, const Pair* __restrict__ kept, const void*,  \
+      float* __restrict__ log_z, void* gradient, Pair* rows, Occupancy* occupied,     \
+      Pair* parked) {                                                                 \
     back<R>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts, kept,    \
-            log_z, gradient, rows, occupied);                                         \
+            log_z, gradient, rows, occupied, parked);                                 \
   }
 WALKS(1)
 WALKS(2)
