@@ -23,7 +23,7 @@ import jax_ctc
 from benchmarks.contenders import Program
 from benchmarks.measure import interleave
 from jax_ctc import _recursion
-from jax_ctc._likelihood import emissions_of, pose, prepare
+from jax_ctc._loss.likelihood import emissions_of, pose, prepare
 from tests.cases import named
 from tests.oracle import log_softmax
 from tests.oracle_paths import Trellis

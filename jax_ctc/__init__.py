@@ -1,26 +1,27 @@
 """Exact CTC for JAX: the loss, its derivatives, and what is wrong with the input."""
 
-from jax_ctc._align import ctc_align
-from jax_ctc._align_chunks import ctc_align_chunks
-from jax_ctc._decode import greedy_decode
+from jax_ctc._alignment.chunks import ctc_align_chunks
+from jax_ctc._alignment.entropy import alignment_entropy
+from jax_ctc._alignment.posteriors import ctc_posteriors
+from jax_ctc._alignment.records import CTCAlignment, CTCPosteriors, CTCSamples
+from jax_ctc._alignment.samples import sample_alignments
+from jax_ctc._alignment.span_files import write_spans
+from jax_ctc._alignment.spans import TokenSpan, token_spans
+from jax_ctc._alignment.viterbi import ctc_align
+from jax_ctc._checks.lengths import lengths_from_paddings, minimum_frames
+from jax_ctc._checks.status import Status, explain, raise_if
+from jax_ctc._decoding.greedy import greedy_decode
+from jax_ctc._decoding.records import Hypotheses
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
-from jax_ctc._entropy import alignment_entropy
-from jax_ctc._lengths import lengths_from_paddings, minimum_frames
-from jax_ctc._loss import (
+from jax_ctc._diagnose.watch import watch
+from jax_ctc._loss.losses import (
     check_batch,
     ctc_loss,
     ctc_loss_from_log_probs,
     ctc_loss_with_status,
 )
-from jax_ctc._plot import plot_alignment
-from jax_ctc._posteriors import ctc_posteriors
-from jax_ctc._reduce import reduce_loss, reduce_loss_and_weight
-from jax_ctc._samples import sample_alignments
-from jax_ctc._span_files import write_spans
-from jax_ctc._spans import TokenSpan, token_spans
-from jax_ctc._status import Status, explain, raise_if
-from jax_ctc._types import CTCAlignment, CTCPosteriors, CTCSamples, Hypotheses
-from jax_ctc._watch import watch
+from jax_ctc._loss.reductions import reduce_loss, reduce_loss_and_weight
+from jax_ctc._pictures.alignment import plot_alignment
 
 __all__ = [
     "CTCAlignment",

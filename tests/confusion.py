@@ -5,7 +5,7 @@
 trains the demo's line reader for a few seconds, keeps one that is not trained, and
 injects every fault of `tests/faults.py` at every strength into batches of held-out
 lines; then the same for the made-up models of `tests/emissions.py`, which have other
-habits than a reader of handwriting. `tests/test_faults.py` runs a part of it.
+habits than a reader of handwriting. `tests/diagnose/test_faults.py` runs a part of it.
 """
 
 import collections
@@ -18,10 +18,10 @@ from flax import nnx
 from examples.handwriting.lines import compose_lines, load_split
 from examples.handwriting.model import LineReader
 from examples.handwriting.train import make_optimizer, read_lines, train_step
+from jax_ctc._checks.status import Status
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.doctor import examine
-from jax_ctc._loss import ctc_loss_with_status
-from jax_ctc._status import Status
+from jax_ctc._loss.losses import ctc_loss_with_status
 from tests import emissions
 from tests.faults import FAULTS
 

@@ -12,8 +12,8 @@ import numpy as np
 
 import jax_ctc
 from jax_ctc import _recursion
-from jax_ctc._likelihood import Spec, emissions_of, pose
-from jax_ctc._validate import Batch
+from jax_ctc._checks.arrays import Batch
+from jax_ctc._loss.likelihood import Spec, emissions_of, pose
 from tests.cases import named, untrained
 from tests.oracle import batch_loss_and_gradient, log_softmax
 from tests.oracle_paths import Trellis

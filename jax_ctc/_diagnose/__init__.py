@@ -1,10 +1,10 @@
 """Why is my CTC loss wrong? One batch in, the most likely causes out."""
 
+from jax_ctc._checks.given import ArrayLike, Index, Option, Vocabulary
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.doctor import examine
 from jax_ctc._diagnose.report import Finding, Report, Utterance
 from jax_ctc._diagnose.table import rows, utterances
-from jax_ctc._types import ArrayLike, Index, Option, Vocabulary
 
 __all__ = ["Finding", "Report", "Utterance", "diagnose"]
 

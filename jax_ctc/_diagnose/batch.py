@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jax_ctc._types import accumulator
-from jax_ctc._validate import check_blank_id, check_inputs, check_option, narrow
+from jax_ctc._checks.arrays import check_inputs
+from jax_ctc._checks.labels import narrow
+from jax_ctc._checks.options import check_blank_id, check_option
+from jax_ctc._numbers.precision import accumulator
 
 _MASKED = 80.0  # nats: exp(-80) is nothing beside 1, at any number of classes
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jax_ctc._checks.labels import needed_frames
+from jax_ctc._checks.status import Status, explain
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.odds import CHANCE_FAULT, LOG_ODDS, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, NOTE, WARNING, Finding
-from jax_ctc._status import Status, explain
-from jax_ctc._validate import needed_frames
 
 # "A few" spare frames: with two, no path has room to place its blanks.
 FEW = 2

@@ -32,7 +32,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._mask import positions
+from jax_ctc._numbers.masks import positions
 
 # More classes than this share a group, which is scored as its best member in each
 # frame: that bounds the guess from above, so knowledge is understated, never invented.

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from jax_ctc._checks.labels import needed_frames
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.judge import mixed
 from jax_ctc._diagnose.odds import (
@@ -17,7 +18,6 @@ from jax_ctc._diagnose.odds import (
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
 from jax_ctc._diagnose.structure import Mended
-from jax_ctc._validate import needed_frames
 
 _SUBSAMPLED = (2, 3, 4, 8)  # strides of the usual front ends
 

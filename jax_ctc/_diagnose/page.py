@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jax_ctc._diagnose.batch import Given
-from jax_ctc._diagnose.picture import draw
 from jax_ctc._diagnose.text import COLUMNS, cells, evidence, headline, who
+from jax_ctc._pictures.utterance import draw
 
 _STYLE = """
 :root { color-scheme: light }

@@ -8,7 +8,7 @@ import numpy as np
 
 from jax_ctc._diagnose.batch import live_frames
 from jax_ctc._diagnose.guess import frequencies, log_guess, prefixes
-from jax_ctc._loss import ctc_loss_with_status
+from jax_ctc._loss.losses import ctc_loss_with_status
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

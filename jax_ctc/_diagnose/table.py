@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._align import ctc_align
-from jax_ctc._decode import greedy_decode
+from jax_ctc._alignment.entropy import alignment_entropy
+from jax_ctc._alignment.posteriors import ctc_posteriors
+from jax_ctc._alignment.viterbi import ctc_align
+from jax_ctc._checks.labels import needed_frames
+from jax_ctc._checks.status import Status
+from jax_ctc._decoding.greedy import greedy_decode
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.report import Utterance
-from jax_ctc._entropy import alignment_entropy
-from jax_ctc._loss import ctc_loss_from_log_probs, ctc_loss_with_status
-from jax_ctc._posteriors import ctc_posteriors
-from jax_ctc._status import Status
-from jax_ctc._validate import needed_frames
+from jax_ctc._loss.losses import ctc_loss_from_log_probs, ctc_loss_with_status
 
 
 class Row(NamedTuple):

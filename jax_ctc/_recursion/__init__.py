@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
 from jax_ctc._recursion import blocked, scan
-from jax_ctc._types import Emissions, Lattice
 
 
 @runtime_checkable

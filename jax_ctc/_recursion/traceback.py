@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jax_ctc._varying import steady_scan
+from jax_ctc._mesh.varying import steady_scan
 
 
 def last_state(num_labels: Int[Array, " B"]) -> Int[Array, " B"]:

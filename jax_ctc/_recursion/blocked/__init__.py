@@ -6,7 +6,7 @@
 
 Memory. Forward keeps the state at each chunk boundary only; whatever needs alpha of
 every frame recomputes it one chunk of K frames at a time, from the right. With K near
-sqrt(T) both grow with sqrt(T). A problem whose alpha is small is one chunk.
+sqrt(T) both grow with sqrt(T).
 
 Range. Exponents follow an integer max-plus recursion of their own, and significands
 ride on it: the largest term enters whole and emissions have significands in [1, 2), so
@@ -18,19 +18,15 @@ References:
     A. Graves et al., "Connectionist temporal classification", ICML 2006, section 4.1.
 """
 
-import functools
-from typing import Any
-
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
 from jax_ctc._recursion.blocked import likelihood, stretches
 from jax_ctc._recursion.blocked.entropy import entropy, entropy_backward
-from jax_ctc._recursion.blocked.layout import ONE_ROW, TWO_ROWS
 from jax_ctc._recursion.blocked.paths import best_path, sample_paths
 from jax_ctc._recursion.blocked.posteriors import posteriors
-from jax_ctc._types import Emissions, Lattice
 
 __all__ = [
     "best_path",
@@ -55,7 +51,7 @@ def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     if emissions.time_axes:
         return stretches.forward(lattice, emissions)
-    return _by_layout(likelihood.forward, lattice, emissions)
+    return likelihood.forward(lattice, emissions)
 
 
 def forward_backward(
@@ -64,16 +60,4 @@ def forward_backward(
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     if emissions.time_axes:
         return stretches.forward_backward(lattice, emissions)
-    return _by_layout(likelihood.forward_backward, lattice, emissions)
-
-
-def _by_layout(method: Any, lattice: Lattice, emissions: Emissions) -> Any:
-    """Run the method with the lattice in two rows on a CPU, woven into one elsewhere.
-
-    A loop on a CPU takes as long as its operations; an accelerator waits for each of
-    its operations to start.
-    """
-    two_rows, one_row = (
-        functools.partial(method, layout=layout) for layout in (TWO_ROWS, ONE_ROW)
-    )
-    return lax.platform_dependent(lattice, emissions, cpu=two_rows, default=one_row)
+    return likelihood.forward_backward(lattice, emissions)

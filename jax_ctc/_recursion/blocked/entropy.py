@@ -30,17 +30,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_ctc import _extended as extended
-from jax_ctc._extended import Extended
-from jax_ctc._mask import positions
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._numbers import extended
+from jax_ctc._numbers.extended import Extended
 from jax_ctc._recursion.blocked.chunks import (
-    Kept,
     Plan,
     Replay,
-    after,
     ends,
     forward_chunks,
-    keep_before,
     log_z,
     make_plan,
     sweep,
@@ -59,7 +57,6 @@ from jax_ctc._recursion.blocked.step import (
     ways_out,
     zeros,
 )
-from jax_ctc._types import Emissions, Lattice
 
 
 class Entropies(NamedTuple):
@@ -98,7 +95,7 @@ def entropy_backward(
     is_alive = jnp.isfinite(log_value)
     writer = emissions.unnormalised()
 
-    def write(carry: tuple, start: Any, emission: Emission, knowns: Kept) -> tuple:
+    def write(carry: tuple, start: Any, emission: Emission, knowns: Known) -> tuple:
         known, gradient = carry
         known, product, paths = _backward(lattice, known, emission, knowns, scale, plan)
         label, blank = _slopes(product, paths)
@@ -108,8 +105,8 @@ def entropy_backward(
         return (known, gradient), None
 
     end = _certain(final(lattice, zero))
-    (_, gradient), _ = replay(write, (end, writer.empty_gradient(is_alive)))
-    return log_value, value, emissions.finish_gradient(gradient)
+    (_, gradient), _ = replay(write, (end, jnp.zeros_like(emissions.scores)))
+    return log_value, value, gradient
 
 
 def _forward(
@@ -118,16 +115,17 @@ def _forward(
     """Return log p, the entropy, the scale of Z, and the replay that keeps `Known`."""
     zero = zeros(emissions)
 
-    def step(known: Known, emission: Emission) -> tuple[Known, None]:
-        return Known(
+    def step(known: Known, emission: Emission) -> tuple[Known, Known]:
+        known = Known(
             advance(lattice, known.state, emission),
             _mean_surprisals(
                 ways_into(lattice, known.state), _entropies_into(known.entropies)
             ),
-        ), None
+        )
+        return known, known
 
     start = _certain(initial(lattice, zero))
-    end, total, replay = forward_chunks(emissions, plan, keep_before(step), start, zero)
+    end, total, replay = forward_chunks(emissions, plan, step, start, zero)
     at_end = (mark.exponent == 0 for mark in final(lattice, zero))
     of_ends = (
         jnp.max(jnp.where(here, row, 0), axis=1, initial=0)
@@ -142,7 +140,7 @@ def _backward(
     lattice: Lattice,
     known: Known,
     emission: Emission,
-    knowns: Kept,
+    knowns: Known,
     scale: Int[Array, "B 1"],
     plan: Plan,
 ) -> tuple[Known, Product, Entropies]:
@@ -150,8 +148,7 @@ def _backward(
     may_follow = followers(lattice)
 
     def step(known: Known, xs: tuple) -> tuple[Known, tuple[Product, Entropies]]:
-        emission, frame = xs
-        alpha, reached = after(knowns, frame)
+        emission, (alpha, reached) = xs
         beta, left = known
         product = Product(
             *(multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
@@ -165,7 +162,7 @@ def _backward(
         )
         return before, (product, paths)
 
-    xs = (emission, positions(plan.chunk))
+    xs = (emission, knowns)
     known, (product, paths) = sweep(step, known, xs, plan, reverse=True)
     return known, product, paths
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jax_ctc import _extended as extended
-from jax_ctc._extended import Extended
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._numbers import extended
+from jax_ctc._numbers.extended import Extended
 from jax_ctc._recursion.blocked.chunks import (
     RENORM_FRAMES,
-    Kept,
     Plan,
     Total,
     ends,
@@ -36,7 +37,6 @@ from jax_ctc._recursion.traceback import (
     may_go_back,
     ways_back,
 )
-from jax_ctc._types import Emissions, Lattice
 
 
 def best_path(
@@ -52,10 +52,10 @@ def best_path(
     )
 
     def visit(
-        state: Int[Array, " B"], start: Any, emission: Emission, backs: Kept
+        state: Int[Array, " B"], start: Any, emission: Emission, backs: jax.Array
     ) -> tuple:
         del start, emission
-        return follow(backs.rows, state)
+        return follow(backs, state)
 
     _, states = replay(visit, best_end(lattice, end))
     log_value, _ = log_z(lattice, end, total, extended.maximum)
@@ -127,14 +127,11 @@ def sample_paths(
         return extended.align(stay, move, skip)[1]
 
     def visit(
-        state: Int[Array, "B N"], start: Any, emission: Emission, alphas: Kept
+        state: Int[Array, "B N"], start: Any, emission: Emission, alphas: State
     ) -> tuple:
         del emission
         chunk = lax.dynamic_slice_in_dim(padded, start, plan.chunk)
-        rows = jax.tree.map(
-            lambda rows, end: jnp.concatenate([rows[1:], end[None]]), *alphas
-        )
-        rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *rows)
+        rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *alphas)
         return draw_states(choose, rows, chunk, state)
 
     last = jnp.broadcast_to(last_state(lattice.num_labels)[:, None], padded.shape[1:])

@@ -4,16 +4,16 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from jax_ctc._recursion.blocked.chunks import Kept, forward_chunks, log_z, make_plan
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._recursion.blocked.chunks import forward_chunks, log_z, make_plan
 from jax_ctc._recursion.blocked.product import (
     Product,
     keep_alpha,
     normaliser,
-    product,
     products_of,
 )
 from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
-from jax_ctc._types import Emissions, Lattice
 
 
 def posteriors(
@@ -30,11 +30,10 @@ def posteriors(
     log_value, scale = log_z(lattice, end, total)
 
     def visit(
-        beta: State, start: Any, emission: Emission, alphas: Kept
+        beta: State, start: Any, emission: Emission, alphas: State
     ) -> tuple[State, Product]:
         del start
-        beta, columns = products_of(lattice, beta, emission, alphas, scale, plan)
-        rows = product(columns, plan)
+        beta, rows = products_of(lattice, beta, emission, alphas, scale, plan)
         _, total = normaliser(rows)
         return beta, Product(*(row / total[..., None] for row in rows))
 

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc import _extended as extended
-from jax_ctc._extended import ZERO, Extended
-from jax_ctc._mask import is_at
-from jax_ctc._types import Emissions, Lattice, accumulator
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._numbers import extended
+from jax_ctc._numbers.extended import ZERO, Extended
+from jax_ctc._numbers.masks import is_at
+from jax_ctc._numbers.precision import accumulator
 
 
 class State(NamedTuple):

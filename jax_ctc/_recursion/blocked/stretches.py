@@ -9,6 +9,10 @@ alpha before its stretch and the beta after it, and all write their gradients at
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._mesh.relay import Leg, relay
+from jax_ctc._numbers.two_floats import two_sum
 from jax_ctc._recursion.blocked.chunks import (
     Total,
     backward_chunks,
@@ -19,9 +23,6 @@ from jax_ctc._recursion.blocked.chunks import (
 from jax_ctc._recursion.blocked.likelihood import write_gradient
 from jax_ctc._recursion.blocked.product import keep_alpha, move_beta
 from jax_ctc._recursion.blocked.step import State, final, initial, zeros
-from jax_ctc._recursion.relay import Leg, relay
-from jax_ctc._two_floats import two_sum
-from jax_ctc._types import Emissions, Lattice
 
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:

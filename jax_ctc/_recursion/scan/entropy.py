@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
 from jax_ctc._recursion.scan.step import (
     advance,
     ends,
@@ -18,7 +20,6 @@ from jax_ctc._recursion.scan.step import (
     read,
     ways_into,
 )
-from jax_ctc._types import Emissions, Lattice
 
 
 def entropy(

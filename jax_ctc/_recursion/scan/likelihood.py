@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jax_ctc._recursion.relay import Leg, relay
+from jax_ctc._lattice.log_emissions import LogEmissions
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._mesh.relay import Leg, relay
+from jax_ctc._mesh.varying import anywhere
 from jax_ctc._recursion.scan.step import State, advance, frames_of, initial, log_z
-from jax_ctc._types import Emissions, Lattice, LogEmissions
-from jax_ctc._varying import anywhere
 
 
 def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._lattice.protocol import Emissions
+from jax_ctc._lattice.topology import Lattice
 from jax_ctc._recursion.scan.step import (
     State,
     advance,
@@ -23,7 +25,6 @@ from jax_ctc._recursion.traceback import (
     may_go_back,
     ways_back,
 )
-from jax_ctc._types import Emissions, Lattice
 
 
 def best_path(

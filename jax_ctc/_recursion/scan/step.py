@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jax_ctc._extended import LOG_CUTOFF
-from jax_ctc._mask import is_at
-from jax_ctc._types import Lattice, LogEmissions
+from jax_ctc._lattice.log_emissions import LogEmissions
+from jax_ctc._lattice.topology import Lattice
+from jax_ctc._numbers.extended import LOG_CUTOFF
+from jax_ctc._numbers.masks import is_at
 
 
 class State(NamedTuple):

@@ -1,0 +1,1 @@
+"""What else the lattice tells: the best path, posteriors, samples, entropy, spans."""

@@ -1,0 +1,235 @@
+"""Forced alignment of a recording whose logits come block by block."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from jax_ctc._alignment.blocks import checked, recut
+from jax_ctc._alignment.paths import live_frames, tokens_of
+from jax_ctc._alignment.records import CTCAlignment
+from jax_ctc._alignment.viterbi import describe
+from jax_ctc._checks.arrays import check_labels
+from jax_ctc._checks.given import ArrayLike, Blocks, Index
+from jax_ctc._checks.labels import narrow, status_of_labels
+from jax_ctc._checks.options import check_blank_id
+from jax_ctc._lattice.emissions import ClassEmissions
+from jax_ctc._lattice.topology import build, class_ids
+from jax_ctc._loss.likelihood import Problem
+from jax_ctc._numbers import extended
+from jax_ctc._numbers.precision import accumulator
+from jax_ctc._recursion import blocked
+from jax_ctc._recursion.blocked.chunks import Total, log_z
+from jax_ctc._recursion.blocked.paths import best_end, extend_path
+from jax_ctc._recursion.blocked.step import State, initial
+
+
+class Reached(NamedTuple):
+    """How far the best paths have come: all that the next block needs to know."""
+
+    state: State
+    total: Total
+
+
+def ctc_align_chunks(
+    chunks: Blocks, labels: ArrayLike, *, blank_id: Index = 0
+) -> CTCAlignment:
+    """Align one recording whose logits arrive as an iterator of blocks.
+
+    t frames of a block, T frames in all, V classes including blank, U labels. The
+    answer is that of `ctc_align` on the concatenated blocks: tokens, start and end bit
+    for bit, log_prob and score to the last digits of float32.
+
+    Args:
+        chunks: iterable of [t, V] float arrays, unnormalised scores of successive
+            frames; t may differ between blocks, V and dtype may not. Read once, and
+            each block is let go before the next is asked for.
+        labels: [U] integer class ids without blanks.
+        blank_id: the blank class, 0..V-1.
+
+    Returns:
+        CTCAlignment without batch axes: tokens [T], log_prob [], start, end and score
+        [U]. Back-pointers are followed on the host, so it cannot be differentiated: all
+        float fields are constants.
+
+    Raises:
+        ValueError: a block is not [t, V] or has another V than the first, there is no
+            block at all, labels are not [U], or `blank_id` is not a class.
+        TypeError: a dtype is wrong or changes, or an argument is traced.
+        NotImplementedError: float64 blocks on a TPU.
+
+    Status:
+        As in `ctc_align`: -1, -inf and 0, known only after the last block; NaN if any
+        block holds NaN, +inf or a frame of only -inf.
+
+    Cost:
+        O(T * (U + V)) time. Host memory: back-pointers of 2 bits, (2 U + 1) * T / 4
+        bytes, and 4 * T bytes for each different class among the labels; with thousands
+        of these that is what counts. On the device one block. The last step compiles
+        for every new T.
+
+    Example:
+        >>> import numpy as np, jax_ctc
+        >>> logits = 5.0 * np.eye(3, dtype=np.float32)[[0, 1, 1, 0, 2]]
+        >>> blocks = (logits[i : i + 2] for i in range(0, 5, 2))
+        >>> alignment = jax_ctc.ctc_align_chunks(blocks, np.array([1, 2]))
+        >>> alignment.start.tolist(), alignment.end.tolist()
+        ([1, 4], [3, 5])
+    """
+    ids = _concrete_labels(labels)
+    blocks = recut(checked(chunks))
+    first = next(blocks, None)
+    if first is None:
+        raise ValueError(
+            "`chunks` held no block: pass an iterable of [t, V] arrays, at least one"
+            " (t may be 0). An iterator that was used before is empty now"
+        )
+    num_classes = first[0].shape[1]
+    blank = check_blank_id(blank_id, num_classes)
+    reason = blocked.decline(first[0].dtype, jax.default_backend())
+    if reason:
+        raise NotImplementedError(f"ctc_align_chunks: {reason}; pass float32 blocks")
+
+    problem = _pose(ids, blank, num_classes)
+    columns = np.unique(np.asarray(problem.ids[0]))  # the classes that a path can show
+    reached = _start(problem, accumulator(first[0].dtype))
+    backs, log_probs, num_frames = [], [], 0
+    for block, count in itertools.chain([first], blocks):
+        reached, packed, log_prob = _extend(problem, columns, reached, block, count)
+        backs.append(np.asarray(packed))
+        log_probs.append(np.asarray(log_prob)[:count])
+        num_frames += count
+    is_ok = _is_feasible(ids, num_frames, num_classes, blank)
+    log_value, last = _finish(problem, reached, is_ok)
+    states = _trace(backs, int(last[0]), 2 * len(ids) + 1)[:num_frames]
+    return _describe(problem, columns, log_value, states, np.concatenate(log_probs))
+
+
+def _concrete_labels(labels: ArrayLike) -> Int[Array, " U"]:
+    if isinstance(labels, Tracer):
+        raise TypeError(
+            "`labels` of `ctc_align_chunks` must be concrete, but it is traced: blocks"
+            " are read on the host. Call it outside jit, or use `ctc_align` inside"
+        )
+    ids = check_labels(labels)
+    if ids.ndim != 1:
+        raise ValueError(
+            f"`labels` must be [U], the labels of one recording; got shape {ids.shape}."
+            " Align recordings one at a time, or a padded batch with `ctc_align`"
+        )
+    return narrow(jnp.asarray(ids))
+
+
+def _pose(ids: Int[Array, " U"], blank_id: int, num_classes: int) -> Problem:
+    """Return the lattice of the labels, as if the recording were long enough."""
+    labels, length = ids[None], jnp.full((1,), ids.shape[0], jnp.int32)
+    return Problem(
+        lattice=build(labels, length, jnp.ones((1,), bool)),
+        ids=class_ids(labels, length, blank_id=blank_id, num_classes=num_classes),
+        logit_lengths=jnp.zeros((1,), jnp.int32),
+    )
+
+
+def _is_feasible(
+    ids: Int[Array, " U"], num_frames: int, num_classes: int, blank_id: int
+) -> Array:
+    status = status_of_labels(
+        ids[None],
+        jnp.full((1,), num_frames, jnp.int32),
+        jnp.full((1,), ids.shape[0], jnp.int32),
+        num_frames=num_frames,
+        num_classes=num_classes,
+        blank_id=blank_id,
+    )
+    return status == 0
+
+
+def _start(problem: Problem, dtype: Any) -> Reached:
+    zero = jnp.zeros((1,), dtype)
+    return Reached(initial(problem.lattice, zero), Total(zero, zero, zero != 0))
+
+
+@jax.jit
+def _extend(
+    problem: Problem,
+    columns: Int[Array, " D"],
+    reached: Reached,
+    block: Float[Array, "K V"],
+    count: Int[Array, ""] | int,
+) -> tuple[Reached, Array, Array]:
+    """Carry the best paths through a block.
+
+    Returns packed back-pointers, and the log-probabilities of the classes needed.
+    """
+    length = jnp.asarray(count, jnp.int32)[None]
+    emissions = ClassEmissions.of(block[None], problem.ids, length, normalise=True)
+    state, total, backs = extend_path(problem.lattice, emissions, *reached)
+    scores = block.astype(accumulator(block.dtype))
+    log_probs = jax.nn.log_softmax(scores, axis=1)[:, columns]
+    return Reached(state, total), _pack(backs[:, 0]), log_probs
+
+
+def _pack(backs: Int[Array, "K S"]) -> Array:
+    """Put four steps back, 0, 1 or 2 each, into one byte."""
+    missing = -backs.shape[1] % 4
+    fours = jnp.pad(backs.astype(jnp.uint8), ((0, 0), (0, missing)))
+    fours = fours.reshape(backs.shape[0], -1, 4)
+    shifted = fours << jnp.arange(0, 8, 2, dtype=jnp.uint8).reshape(1, 1, 4)
+    return jnp.sum(shifted, axis=2, dtype=jnp.uint8)
+
+
+@jax.jit
+def _finish(problem: Problem, reached: Reached, is_ok: Array) -> tuple[Array, Array]:
+    """Return the log-probability of the best path, and the state it ends in."""
+    lattice = problem.lattice
+    log_value, _ = log_z(lattice, reached.state, reached.total, extended.maximum)
+    log_value = jnp.where(is_ok | jnp.isnan(log_value), log_value, -jnp.inf)
+    return log_value, best_end(lattice, reached.state)
+
+
+def _trace(backs: list[np.ndarray], state: int, num_states: int) -> np.ndarray:
+    """Follow packed back-pointers from the state in the last frame; return all."""
+    num_blanks = num_states // 2 + 1
+    states = np.empty(sum(map(len, backs)), np.int32)
+    place = len(states)
+    for block in reversed(backs):
+        for row in block[::-1]:
+            place -= 1
+            states[place] = state
+            column = num_blanks + state // 2 if state % 2 else state // 2
+            state -= int(row[column >> 2] >> (2 * (column & 3))) & 3
+    return states
+
+
+def _describe(
+    problem: Problem,
+    columns: np.ndarray,
+    log_value: Array,
+    states: np.ndarray,
+    log_probs: np.ndarray,
+) -> CTCAlignment:
+    """Read the path's log-probabilities, and make the record that `ctc_align` makes."""
+    num_frames = len(states)
+    ids = np.asarray(problem.ids[0])
+    tokens = ids[np.where(states % 2 == 1, states // 2, len(ids) - 1)]
+    along = log_probs[np.arange(num_frames), np.searchsorted(columns, tokens)]
+    problem = problem._replace(logit_lengths=jnp.full((1,), num_frames, jnp.int32))
+    alignment = _record(problem, log_value, states[None], along[None, None])
+    return jax.tree.map(lambda x: x[0], alignment)
+
+
+@jax.jit
+def _record(
+    problem: Problem,
+    log_value: Float[Array, " B"],
+    states: Int[Array, "B T"],
+    log_probs: Float[Array, "B 1 T"],
+) -> CTCAlignment:
+    is_live = live_frames(problem, log_value, states.shape[1])
+    tokens = tokens_of(states[:, None], problem, is_live)
+    log_probs = jnp.where(is_live[:, None], log_probs, 0)
+    return describe(problem, log_value, states, tokens, log_probs, is_live)

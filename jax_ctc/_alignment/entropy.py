@@ -1,0 +1,139 @@
+"""How sure the alignment is: the entropy of the path, given the labels."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jax_ctc import _recursion
+from jax_ctc._checks.arrays import Batch
+from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._loss.likelihood import Problem, Spec, emissions_of, inner, pose, prepare
+
+
+def alignment_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None = None,
+    label_lengths: ArrayLike | None = None,
+    *,
+    blank_id: Index = 0,
+) -> jax.Array:
+    r"""Entropy, in nats, of the path given the labels: 0 where only one is possible.
+
+    `...` any leading batch axes, T frames, V classes including blank, U labels.
+
+        entropy = -sum_path P(path | labels) * ln P(path | labels)
+
+    over the paths that collapse to the labels. It does not depend on how probable the
+    labels are, only on how their probability is spread over alignments. Added to a loss
+    with a negative weight it keeps a model from settling on peaky alignments
+    (maximum-entropy CTC).
+
+    Args:
+        logits: [..., T, V] float32, float64, bfloat16 or float16, unnormalised scores.
+        labels: [..., U] integer class ids without blanks, padded on the right.
+        logit_lengths: [...] integer frames, 0..T. Default: all T.
+        label_lengths: [...] integer labels, 0..U. Default: all U.
+        blank_id: the blank class, 0..V-1. Static.
+
+    Returns:
+        [...] float32 (float64 for float64 logits), nats, never negative.
+
+    Raises:
+        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        TypeError: a dtype is wrong, or `blank_id` is traced.
+
+    Status:
+        0 for utterances that `ctc_loss_with_status` flags, NaN for NONFINITE_LOGITS;
+        the derivative of both is exactly 0.
+
+    Numerics:
+        By a recursion over frames whose terms are all positive, so that nothing
+        cancels: relative error below 1e-4 at T = 4000 in float32. The gradient has a
+        backward recursion of its own; an entry is a difference of numbers as large as
+        the entropy, and off by up to about 5e-7 of it. Derivatives beyond the gradient
+        are those of the log-space `scan`.
+
+    Cost:
+        O(T * (U + V)) time, three to four times that of `ctc_loss` for the value and
+        for the gradient (docs/performance.md). Memory beyond logits and gradient grows
+        with sqrt(T).
+
+    Example:
+        >>> import jax.numpy as jnp, jax_ctc
+        >>> logits = jnp.zeros((3, 2))  # label 1 has 6 paths over 3 frames, all alike
+        >>> entropy = jax_ctc.alignment_entropy(logits, jnp.array([1]))
+        >>> round(float(jnp.exp(entropy)), 4)
+        6.0
+
+    References:
+        D. Hernando, V. Crespi, G. Cybenko, "Efficient computation of the hidden Markov
+        model entropy for a given observation sequence", IEEE Trans. Inf. Theory 51
+        (2005), https://doi.org/10.1109/TIT.2005.850223.
+        H. Liu, S. Jin, C. Zhang, "Connectionist temporal classification with maximum
+        entropy regularization", NeurIPS 2018.
+    """
+    spec, batch = prepare(
+        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+    )
+    return _entropy(spec, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _entropy(spec: Spec, batch: Batch) -> jax.Array:
+    """Read the entropy: 0 where flagged, NaN where bad; restore the leading axes."""
+    scores, problem, _ = pose(spec, batch)
+    log_z, entropy = _by_rule(spec, scores, problem)
+    log_z = lax.stop_gradient(log_z)
+    # Outside the rule, where no cotangent can reach it: 0 * NaN would be NaN.
+    entropy = jnp.where(jnp.isfinite(log_z), entropy, 0)
+    entropy = jnp.where(jnp.isnan(log_z), jnp.nan, entropy)
+    return entropy.reshape(batch.logit_lengths.shape)
+
+
+# d entropy  = <gradient, d scores>
+# d gradient = (d gradient_scan / d scores) d scores
+#
+# log_z leaves both as a constant: it tells which utterances are alive.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _by_rule(
+    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    emissions = emissions_of(spec, scores, problem)
+    return _recursion.entropy(spec.implementation, problem.lattice, emissions)
+
+
+@_by_rule.defjvp
+def _by_rule_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    scores, problem = primals
+    log_z, entropy, gradient = _value_and_gradient(spec, scores, problem)
+    tangent = inner(spec, gradient, tangents[0])
+    return (log_z, entropy), (jnp.zeros_like(log_z), tangent)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _value_and_gradient(
+    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
+    emissions = emissions_of(spec, scores, problem)
+    return _recursion.entropy_backward(spec.implementation, problem.lattice, emissions)
+
+
+@_value_and_gradient.defjvp
+def _value_and_gradient_jvp(
+    spec: Spec, primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
+    scores, problem = primals
+    log_z, entropy, gradient = _value_and_gradient(spec, scores, problem)
+
+    def gradient_of_scan(scores: jax.Array) -> jax.Array:
+        emissions = emissions_of(spec, scores, problem)
+        return _recursion.entropy_backward("scan", problem.lattice, emissions)[2]
+
+    _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
+    tangent = inner(spec, gradient, tangents[0])
+    return (log_z, entropy, gradient), (jnp.zeros_like(log_z), tangent, d_gradient)

@@ -1,0 +1,1 @@
+"""What comes in: static mistakes raise, traced ones become status bits."""

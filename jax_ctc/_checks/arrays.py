@@ -1,0 +1,212 @@
+"""Bad input: static mistakes raise here, traced mistakes become status bits here.
+
+Ranks, shapes, dtypes and options are known when a function is traced, so a mistake in
+them raises at once and says what to change. Lengths, label ids and the numbers inside
+the logits are known only on the device, where nothing can be raised: they become bits
+of `Status`, one int32 per utterance.
+
+| checked                          | when    | outcome                               |
+|----------------------------------|---------|---------------------------------------|
+| rank, leading axes, option value | tracing | ValueError                            |
+| dtype, traced or odd option      | tracing | TypeError                             |
+| lengths outside 0..T, 0..U       | running | BAD_LENGTH                            |
+| label id outside 0..V-1          | running | LABEL_OUT_OF_RANGE                    |
+| label id equal to blank_id       | running | BLANK_IN_LABELS                       |
+| frames < labels + repeats        | running | INFEASIBLE (if the lengths are good)  |
+| NaN, +inf, a frame of only -inf  | running | NONFINITE_LOGITS (`_emissions` looks) |
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_ctc._checks.given import ArrayLike
+
+_FLOATS = ("float32", "bfloat16", "float16", "float64")
+_INT32 = np.iinfo(np.int32)
+
+
+Checked: TypeAlias = jax.Array | np.ndarray
+
+
+class Batch(NamedTuple):
+    """Inputs whose static properties agree; leading axes as they came."""
+
+    scores: Checked  # [..., T, V] float: logits or log-probabilities
+    labels: Checked  # [..., U] integer
+    logit_lengths: Checked  # [...] integer
+    label_lengths: Checked  # [...] integer
+
+
+def check_inputs(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    *,
+    name: str = "logits",
+) -> Batch:
+    """Raise on static mistakes; fill in lengths that were left out."""
+    checked_scores = check_scores(scores, name=name)
+    leading, num_frames = checked_scores.shape[:-2], checked_scores.shape[-2]
+    checked_labels = check_labels(labels)
+    if checked_labels.shape[:-1] != leading:
+        raise ValueError(
+            _disagreement(checked_labels.shape, checked_scores.shape, name)
+        )
+    return Batch(
+        checked_scores,
+        checked_labels,
+        check_lengths(
+            logit_lengths, leading, num_frames, name="logit_lengths", of=name
+        ),
+        check_lengths(
+            label_lengths,
+            leading,
+            checked_labels.shape[-1],
+            name="label_lengths",
+            of=name,
+        ),
+    )
+
+
+def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
+    """Return `[..., T, V]` floats with at least one class, or raise."""
+    array = _as_array(scores, name)
+    if array.dtype.name not in _FLOATS:
+        raise TypeError(
+            f"`{name}` must be floating point ({', '.join(_FLOATS)}); got"
+            f" {array.dtype} of shape {array.shape}. Pass the model's raw scores, or"
+            f" cast: {name}.astype(jnp.float32)"
+        )
+    if array.ndim < 2:
+        raise ValueError(
+            f"`{name}` must be [..., T, V] (frames, classes) with any leading batch"
+            f" axes; got shape {array.shape}"
+        )
+    if array.shape[-1] == 0:
+        raise ValueError(
+            f"`{name}` must be [..., T, V] with at least the blank class (V >= 1);"
+            f" got shape {array.shape}"
+        )
+    return array
+
+
+def check_labels(labels: ArrayLike) -> Checked:
+    """Return `[..., U]` integers, or raise."""
+    array = _as_integers(labels, "labels", "[..., U] class ids")
+    if array.ndim < 1:
+        raise ValueError(
+            "`labels` must be [..., U], one row of class ids per utterance; got a"
+            " single number. For one label pass jnp.array([label])"
+        )
+    return array
+
+
+def check_lengths(
+    lengths: ArrayLike | None,
+    leading: tuple[int, ...],
+    full: int,
+    *,
+    name: str,
+    of: str,
+) -> Checked:
+    """Return `[...]` integers, the full extent where none were given, or raise."""
+    if lengths is None:
+        return np.full(leading, full, np.int32)
+    array = _as_array(lengths, name)
+    if array.ndim == len(leading) + 1 and array.shape[:-1] == leading:
+        raise ValueError(
+            f"`{name}` must be [...] = {leading}, one integer per utterance; got shape"
+            f" {array.shape}. If these are paddings (1 = padded), pass"
+            f" {name}=lengths_from_paddings(paddings)"
+        )
+    array = _as_integers(lengths, name, "[...] integers")
+    if array.shape != leading:
+        raise ValueError(
+            f"`{name}` must have the leading axes of `{of}`, {leading}, one integer"
+            f" per utterance; got shape {array.shape}"
+        )
+    return array
+
+
+def check_losses(loss: ArrayLike) -> Checked:
+    """Return `[...]` floats, or raise."""
+    array = _as_array(loss, "loss")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"`loss` must be floating point, one number of nats per utterance; got"
+            f" {array.dtype} of shape {array.shape}. Pass the result of `ctc_loss`"
+        )
+    return array
+
+
+def check_per_utterance(
+    value: ArrayLike, *, loss: Checked, name: str, integer: bool = False
+) -> Checked:
+    """Return the array if it has one number per loss, or raise."""
+    array = _as_integers(value, name, "[...]") if integer else _as_array(value, name)
+    if array.shape != loss.shape:
+        raise ValueError(
+            f"`{name}` must have the shape of `loss`, {loss.shape}, one number per"
+            f" utterance; got shape {array.shape}"
+        )
+    return array
+
+
+def _as_array(value: ArrayLike, name: str) -> Checked:
+    """Return an array, or raise; ragged lists and objects are no arrays.
+
+    What came on the host stays there, for helpers that work in a data pipeline; `jit`
+    moves the rest.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        host = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise TypeError(
+            f"`{name}` must be a rectangular array; got {type(value).__name__}"
+            f" ({error}). Pad rows to one length and pass the lengths"
+        ) from None
+    if host.dtype.kind not in "biufc" and host.dtype.name not in _FLOATS:
+        raise TypeError(
+            f"`{name}` must be an array of numbers; got {type(value).__name__} with"
+            f" dtype {host.dtype}"
+        )
+    if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
+        # JAX would keep the low 32 bits, and a wild id could become a good one.
+        return np.asarray(np.clip(host, _INT32.min, _INT32.max), np.int32)
+    return host
+
+
+def _as_integers(value: ArrayLike, name: str, expected: str) -> Checked:
+    array = _as_array(value, name)
+    if isinstance(value, list | tuple) and array.size == 0:
+        return array.astype(jnp.int32)  # an empty list has no dtype of its own
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(
+            f"`{name}` must be {expected}, an integer dtype; got {array.dtype} of shape"
+            f" {array.shape}. Cast: {name}.astype(jnp.int32)"
+        )
+    return array
+
+
+def _disagreement(labels: tuple[int, ...], scores: tuple[int, ...], name: str) -> str:
+    message = (
+        f"`labels` must be [..., U] with the leading axes of `{name}`,"
+        f" {scores[:-2]}; got labels {labels} beside {name} {scores}."
+    )
+    if len(scores) == 3 and len(labels) == 2 and labels[0] == scores[1]:
+        return (
+            f"{message} The second axis of `{name}` has the labels' batch size: if it"
+            f" is [T, B, V], pass jnp.swapaxes({name}, 0, 1)"
+        )
+    if len(labels) == 1 and len(scores) == 3:
+        return (
+            f"{message} If `labels` holds all utterances in one row, pad them to"
+            " [B, U] and pass label_lengths"
+        )
+    return f"{message} Utterances are matched one to one"

@@ -1,0 +1,30 @@
+"""What a caller may hand in, and the letters that every shape is written in.
+
+Letters, in code, docstrings and error messages alike:
+
+    B  utterances in the batch          n  position in the label row, 0..U
+    T  frames, padding included         s  one state of the lattice
+    V  classes, blank included          K  frames of one chunk
+    U  labels, padding included         R  frames between two renormalisations
+
+`log_` means the natural logarithm (nats); without it a number is not a logarithm.
+Public arrays are batch-major; below `_lattice` they are time-major.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+
+# What a caller may hand in. A static checker sees what is meant; an executed
+# annotation sees `Any`, so that the designed messages of `_validate` come first.
+if TYPE_CHECKING:
+    ArrayLike: TypeAlias = jax.typing.ArrayLike | Sequence[Any]
+    Option: TypeAlias = str
+    Index: TypeAlias = int
+    Number: TypeAlias = float
+    Blocks: TypeAlias = Iterable[ArrayLike]
+    Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str]  # text of each class id
+    Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
+else:
+    ArrayLike = Option = Index = Number = Blocks = Vocabulary = Leaf = Any

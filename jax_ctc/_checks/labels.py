@@ -1,0 +1,70 @@
+"""Lengths and ids that only the device knows: a mistake becomes bits of `Status`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Integer
+
+from jax_ctc._checks.status import Status
+from jax_ctc._numbers.masks import is_inside
+
+_INT32 = np.iinfo(np.int32)
+
+
+def narrow(integers: Integer[Array, "..."]) -> Int[Array, "..."]:
+    """Return int32, saturated: an id too large must not wrap round to a good one."""
+    if integers.dtype.itemsize < 4 or integers.dtype == jnp.int32:
+        return integers.astype(jnp.int32)
+    info = jnp.iinfo(integers.dtype)
+    low, high = max(info.min, _INT32.min), min(int(info.max), _INT32.max)
+    return jnp.clip(integers, low, high).astype(jnp.int32)
+
+
+def needed_frames(labels: Any, label_lengths: Any) -> Any:
+    """Count labels plus adjacent repeats, the frames of the shortest path.
+
+    Written in array methods alone, so that NumPy stays NumPy: labels [..., U] and
+    label_lengths [...] give [...].
+    """
+    repeats = labels[..., 1:] == labels[..., :-1]
+    # Of a row of U - 1 pairs, pair n is inside the length if label n + 1 is.
+    position = np.arange(1, labels.shape[-1], dtype=np.int32)
+    position = position.reshape((1,) * (labels.ndim - 1) + position.shape)
+    repeats = repeats & (position < label_lengths[..., None])
+    return label_lengths + repeats.sum(-1, dtype=label_lengths.dtype)
+
+
+def status_of_labels(
+    labels: Int[Array, "B U"],
+    logit_lengths: Int[Array, " B"],
+    label_lengths: Int[Array, " B"],
+    *,
+    num_frames: int,
+    num_classes: int,
+    blank_id: int,
+) -> Int[Array, " B"]:
+    """Return the bits that can be told without looking at the scores."""
+    is_label = is_inside(label_lengths, labels.shape[1])
+    is_outside = (labels < 0) | (labels >= num_classes)
+    bad_length = ~(
+        is_within(logit_lengths, num_frames)
+        & is_within(label_lengths, labels.shape[-1])
+    )
+    too_short = logit_lengths < needed_frames(labels, label_lengths)
+    return (
+        bit(Status.BAD_LENGTH, bad_length)
+        | bit(Status.INFEASIBLE, too_short & ~bad_length)
+        | bit(Status.LABEL_OUT_OF_RANGE, (is_label & is_outside).any(-1))
+        | bit(Status.BLANK_IN_LABELS, (is_label & (labels == blank_id)).any(-1))
+    )
+
+
+def is_within(lengths: Any, full: int) -> Any:
+    """Tell which lengths lie in 0..full."""
+    return (lengths >= 0) & (lengths <= full)
+
+
+def bit(flag: Status, where: Bool[Array, "..."]) -> Int[Array, "..."]:
+    """Return the flag where the condition holds, else 0."""
+    return jnp.where(where, jnp.int32(flag), jnp.int32(0))

@@ -1,0 +1,98 @@
+"""Options that Python knows when a function is traced: a mistake raises at once."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jax_ctc._checks.given import Option
+
+
+def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
+    """Return the blank as a Python int inside the classes, or raise.
+
+    num_classes: None while it is not known how many there will be.
+    """
+    if isinstance(blank_id, Tracer):
+        raise TypeError(
+            "`blank_id` must be a Python int, known when the function is traced; got a"
+            " traced array. Mark it static (jax.jit static_argnames) or close over it"
+        )
+    try:
+        if isinstance(blank_id, bool | np.bool):
+            raise TypeError
+        index = operator.index(blank_id)
+    except TypeError:
+        raise TypeError(
+            f"`blank_id` must be an int; got {blank_id!r} ({type(blank_id).__name__})"
+        ) from None
+    if num_classes is None:
+        if index < 0:
+            raise ValueError(
+                f"`blank_id` must be a class, 0 or more; got {index}. For the last of"
+                " V classes pass blank_id=V - 1"
+            )
+        return index
+    if not 0 <= index < num_classes:
+        raise ValueError(
+            f"`blank_id` must be one of the V={num_classes} classes,"
+            f" 0..{num_classes - 1}; got {index}. For the last class pass"
+            f" blank_id={num_classes - 1}"
+        )
+    return index
+
+
+def check_count(count: Any, *, name: str) -> int:
+    """Return a Python int of at least 1, or raise."""
+    if isinstance(count, Tracer):
+        raise TypeError(
+            f"`{name}` must be a Python int, known when the function is traced, for it"
+            " is the size of an array; got a traced array. Mark it static"
+        )
+    try:
+        if isinstance(count, bool | np.bool):
+            raise TypeError
+        number = operator.index(count)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be an int; got {count!r} ({type(count).__name__})"
+        ) from None
+    if number < 1:
+        raise ValueError(f"`{name}` must be at least 1; got {number}")
+    return number
+
+
+def check_key(key: Any) -> jax.Array:
+    """Return one random key, typed or raw, or raise."""
+    fix = "Pass jax.random.key(seed)"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(
+            f"`key` must be a JAX random key; got {key!r} ({type(key).__name__}). {fix}"
+        )
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        axes = key.shape
+    elif key.dtype == jnp.uint32 and key.ndim >= 1:
+        axes = key.shape[:-1]  # an old-style key is a row of numbers
+    else:
+        raise TypeError(
+            f"`key` must be a JAX random key; got {key.dtype} of shape {key.shape}."
+            f" {fix}"
+        )
+    if axes:
+        raise ValueError(
+            f"`key` must be one key; got keys of shape {axes}. One key draws for the"
+            " whole batch; to give each utterance its own, use jax.vmap"
+        )
+    return jnp.asarray(key)
+
+
+def check_option(value: Option, choices: tuple[Any, ...], *, name: str) -> Any:
+    """Return the value if it is one of the choices, or raise with all of them."""
+    if not any(value is c or (isinstance(value, str) and value == c) for c in choices):
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}; got {value!r}"
+        )
+    return value

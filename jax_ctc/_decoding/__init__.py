@@ -1,0 +1,1 @@
+"""What was said, when nobody knows the labels."""

@@ -1,0 +1,342 @@
+"""The doctor beside a training loop: it looks on, and a step never waits for it."""
+
+import collections
+import concurrent.futures
+import copy
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jax_ctc._checks.arrays import check_scores
+from jax_ctc._checks.given import Index, Option, Vocabulary
+from jax_ctc._checks.options import check_blank_id, check_count, check_option
+from jax_ctc._diagnose import Report, diagnose
+from jax_ctc._diagnose.batch import check_vocabulary
+
+# Batches whose status is not known yet: a host may run some steps ahead of a device.
+_KEEP = 8
+
+_INPUTS = ("logits", "log_probs")
+
+
+class _Step(NamedTuple):
+    """A step that may yet be asked about: references to what is on a device."""
+
+    number: int
+    window: int
+    bits: jax.Array  # [] int32, the OR over its utterances, on its way to the host
+    batch: tuple[Any, ...]
+
+
+class _Window(NamedTuple):
+    """The OR of the statuses of some steps, on its way to the host."""
+
+    number: int
+    bits: jax.Array
+
+
+def watch(
+    *,
+    every: Index = 16,
+    keep: Index | None = None,
+    on_report: Callable[[int, Report], None] | None = None,
+    most_reports: Index = 4,
+    blank_id: Index = 0,
+    inputs: Option = "logits",
+    vocabulary: Vocabulary | None = None,
+) -> "Watch":
+    """Return a watch to call once per training step; it diagnoses flagged batches.
+
+    Each call ORs the step's status into one number on the device. The number of the
+    step, and every `every` steps that of all of them, start their way to the host, and
+    are looked at in a later step, once they have arrived. A batch without a bit is let
+    go there and then; the first one with a bit, of each `every` steps, is diagnosed in
+    a thread of its own. No call waits for the device, for a copy or for a diagnosis.
+
+    Args:
+        every: steps that make one report at most.
+        keep: batches to hold on to while their status is on its way. A device that is
+            further behind the host than that loses some, which is said if one of
+            them was flagged. Default: 8.
+        on_report: called with (step, report), in the thread of the diagnosis. Default:
+            print the report on stderr.
+        most_reports: diagnoses before the watch only counts: a broken pipeline flags
+            every step, and the fifth report says what the first did.
+        blank_id: as for `diagnose`.
+        inputs: as for `diagnose`.
+        vocabulary: as for `diagnose`.
+
+    Returns:
+        Watch: call it with (status, logits, labels, logit_lengths, label_lengths), the
+        device arrays of the step; `reports` are the (step, report) pairs so far;
+        `close()` waits for the last ones, and `with` does it by itself.
+
+    Raises:
+        TypeError: `every`, `keep`, `most_reports` or `blank_id` is no int, or
+            `vocabulary` is neither a sequence nor a mapping of strings.
+        ValueError: one of them is too small, or `inputs` has an unknown value.
+
+    Cost:
+        Two tiny dispatches per step. Device memory: `keep` batches at most while the
+        device is behind, one as a rule; and up to `most_reports` flagged ones in all,
+        until their diagnosis has begun; none once `most_reports` were diagnosed.
+        Arguments on the host are copied, for a loader may fill them anew. A diagnosis
+        costs what `diagnose` does, on the CPU backend where there is one.
+
+    Example:
+        >>> import jax.numpy as jnp, jax_ctc
+        >>> logits, labels = jnp.zeros((2, 4, 5)), jnp.array([[1, 2], [3, 7]])
+        >>> with jax_ctc.watch(every=2, on_report=lambda step, report: None) as look:
+        ...     for step in range(4):
+        ...         loss, status = jax_ctc.ctc_loss_with_status(logits, labels)
+        ...         look(status, logits, labels)
+        >>> look.reports[0][1].findings[0].code
+        'LABEL_OUT_OF_RANGE'
+    """
+    every = check_count(every, name="every")
+    keep = _KEEP if keep is None else check_count(keep, name="keep")
+    most_reports = check_count(most_reports, name="most_reports")
+    check_option(inputs, _INPUTS, name="inputs")
+    check_classes = functools.partial(_check_classes, blank_id, vocabulary)
+    check_classes(None)  # how many there are, the first step tells
+    examine = functools.partial(
+        diagnose, blank_id=blank_id, inputs=inputs, vocabulary=vocabulary
+    )
+    return Watch(every, keep, on_report or _print, most_reports, check_classes, examine)
+
+
+class Watch:
+    """See `watch`. Not for use from several threads at once."""
+
+    def __init__(
+        self,
+        every: int,
+        keep: int,
+        on_report: Callable[[int, Report], None],
+        most_reports: int,
+        check_classes: Callable[[int], None],
+        examine: Callable[..., Report],
+    ) -> None:
+        """Start with nothing seen; `watch` checks the arguments."""
+        self.reports: list[tuple[int, Report]] = []
+        self.num_steps = 0
+        self.num_flagged = 0  # windows in which some status had a bit set
+        self._every, self._most = every, most_reports
+        self._check_classes = check_classes
+        self._examine, self._on_report = examine, on_report
+        self._steps: collections.deque[_Step] = collections.deque(maxlen=keep)
+        self._windows: collections.deque[_Window] = collections.deque()
+        self._seen: jax.Array | None = None
+        self._asked: set[int] = set()  # windows with a diagnosis
+        self._is_closed = False
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._work: list[concurrent.futures.Future] = []
+
+    def __call__(
+        self,
+        status: Any,
+        logits: Any,
+        labels: Any,
+        logit_lengths: Any = None,
+        label_lengths: Any = None,
+    ) -> None:
+        """Take note of one step; returns at once.
+
+        Args:
+            status: [...] int32 from `ctc_loss_with_status`, on the device.
+            logits: [..., T, V] what the loss got.
+            labels: [..., U].
+            logit_lengths: [...] or None.
+            label_lengths: [...] or None.
+
+        Raises:
+            TypeError: `status` is no array of integers, or traced; or, at the first
+                step, `logits` are no scores.
+            ValueError: at the first step, the logits have not the class `blank_id`, or
+                more or fewer classes than `vocabulary`.
+            RuntimeError: the watch is closed, or the batch was donated.
+        """
+        if self._is_closed:
+            raise RuntimeError("this watch is closed: call it before `close()`")
+        bits = _any_bits(_checked(status))
+        if self.num_steps == 0:  # a mistake should not wait for the first flag
+            self._check_classes(check_scores(logits).shape[-1])
+        if len(self._asked) < self._most:
+            bits.copy_to_host_async()
+            batch = (logits, labels, logit_lengths, label_lengths)
+            if any(_is_deleted(argument) for argument in batch):
+                raise RuntimeError(_donated(self.num_steps))
+            batch = tuple(_held(argument) for argument in batch)
+            window = self.num_steps // self._every
+            self._steps.append(_Step(self.num_steps, window, bits, batch))
+        self._seen = bits if self._seen is None else _either(self._seen, bits)
+        self.num_steps += 1
+        if self.num_steps % self._every == 0:
+            self._send()
+        self._look(wait=False)
+
+    def close(self) -> list[tuple[int, Report]]:
+        """Wait for what is on its way, and return all (step, report) pairs.
+
+        Raises:
+            RuntimeError: a flagged batch was donated before it could be diagnosed.
+            Exception: whatever `on_report` or a diagnosis raised. Either was printed on
+                stderr when it happened.
+        """
+        self._is_closed = True
+        self._send()
+        self._look(wait=True)
+        self._thread.shutdown(wait=True)
+        work, self._work = self._work, []
+        for future in work:
+            future.result()
+        return self.reports
+
+    def __enter__(self) -> "Watch":
+        """Return the watch."""
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        """Close, unless an error is on its way already."""
+        if kind is None:
+            self.close()
+        else:
+            self._is_closed = True
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _send(self) -> None:
+        """Start the copy of what was seen since the last one."""
+        if self._seen is not None:
+            self._seen.copy_to_host_async()
+            window = (self.num_steps - 1) // self._every
+            self._windows.append(_Window(window, self._seen))
+            self._seen = None
+
+    def _look(self, *, wait: bool) -> None:
+        """Read the steps and windows that have arrived; the others can wait."""
+        while self._steps and (wait or _is_ready(self._steps[0].bits)):
+            step = self._steps.popleft()
+            if int(np.asarray(step.bits)) and step.window not in self._asked:
+                self._ask(step)
+        while self._windows and (wait or _is_ready(self._windows[0].bits)):
+            window = self._windows.popleft()
+            if int(np.asarray(window.bits)):
+                self.num_flagged += 1
+                if window.number not in self._asked and len(self._asked) < self._most:
+                    _warn_gone()
+
+    def _ask(self, step: _Step) -> None:
+        """Hand a flagged batch to the doctor's thread; after the last, hold none."""
+        self._asked.add(step.window)
+        if len(self._asked) == self._most:
+            self._steps.clear()
+        self._work.append(self._thread.submit(self._diagnose, step))
+
+    def _diagnose(self, step: _Step) -> None:
+        """Diagnose a step; this thread may wait for its arrays.
+
+        What goes wrong here would be seen at the end of the training, if ever.
+        """
+        try:
+            batch = _on_host(step)
+            with jax.default_device(_host_device()):
+                report = self._examine(*batch)
+            self.reports.append((step.number, report))
+            self._on_report(step.number, report)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            print(f"step {step.number} was flagged, but {what}", file=sys.stderr)
+            raise
+
+
+def _on_host(step: _Step) -> tuple[Any, ...]:
+    """Return the batch on the host, or raise."""
+    try:
+        return jax.device_get(step.batch)
+    except RuntimeError as error:
+        if any(_is_deleted(argument) for argument in step.batch):
+            raise RuntimeError(_donated(step.number)) from error
+        raise
+
+
+def _check_classes(blank_id: Any, vocabulary: Any, num_classes: int | None) -> None:
+    check_blank_id(blank_id, num_classes)
+    check_vocabulary(vocabulary, num_classes)
+
+
+def _donated(step: int) -> str:
+    return (
+        f"`watch` cannot look at step {step}: arrays of its batch are deleted, because"
+        " they were donated to a jitted function. Do not donate the batch (see"
+        " donate_argnums of jax.jit), or pass the watch a copy: jnp.copy(logits)"
+    )
+
+
+def _warn_gone() -> None:
+    warnings.warn(
+        "a batch was flagged, but was no longer at hand when its status came: call"
+        " `watch` with a larger `keep`",
+        stacklevel=4,
+    )
+
+
+def _checked(status: Any) -> Any:
+    """Return the status, or raise."""
+    if isinstance(status, Tracer):
+        raise TypeError(
+            "`status` is traced: call the watch outside `jax.jit`, with the status that"
+            " the step returns"
+        )
+    is_array = isinstance(status, jax.Array | np.ndarray | np.integer)
+    if not is_array or not jnp.issubdtype(status.dtype, jnp.integer):
+        raise TypeError(
+            "`status` must be the int32 array that `ctc_loss_with_status` returns; got"
+            f" {getattr(status, 'dtype', type(status).__name__)}"
+        )
+    return status
+
+
+def _held(argument: Any) -> Any:
+    """Return an array on a device as it is, and a copy of what is on the host."""
+    return argument if isinstance(argument, jax.Array) else copy.deepcopy(argument)
+
+
+def _is_deleted(argument: Any) -> bool:
+    return isinstance(argument, jax.Array) and argument.is_deleted()
+
+
+@jax.jit
+def _any_bits(status: jax.Array) -> jax.Array:
+    """Return the OR over all utterances."""
+    bits = status.ravel().astype(jnp.int32)
+    return lax.reduce(bits, np.int32(0), lax.bitwise_or, (0,))
+
+
+@jax.jit
+def _either(a: jax.Array, b: jax.Array) -> jax.Array:
+    return a | b
+
+
+def _is_ready(array: Any) -> bool:
+    """Tell whether reading the array would not wait."""
+    return array.is_ready()
+
+
+def _host_device() -> Any:
+    """Return a CPU where there is one, so that an accelerator keeps training."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
+def _print(step: int, report: Report) -> None:
+    print(f"step {step}: {report}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""From labels and class scores to a lattice with emissions, and back."""

@@ -1,0 +1,1 @@
+"""The losses, their one derivative rule, and how losses add up."""

@@ -1,0 +1,1 @@
+"""Where the parts of a batch lie: placement, varying axes, the relay."""

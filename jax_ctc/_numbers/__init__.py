@@ -1,0 +1,1 @@
+"""Numbers that keep their digits: extended range, two floats; and masks."""

@@ -1,0 +1,1 @@
+"""What is drawn, once, for alignments and for the doctor."""

@@ -1,0 +1,179 @@
+"""The examples run, teach what they say, and fail clearly."""
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from examples import doctor_page
+from examples import three_wrong_losses as wrong
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROBS = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1]])
+LABELS = [1, 2]
+RIGHT = {"3  corrected", "ctc_loss(logits)"}
+
+
+def start(module, *arguments):
+    """Start an example as its users do."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def demo(*arguments):
+    """Start the demo as `make demo` does."""
+    return start("examples.handwriting", *arguments)
+
+
+def finish(process):
+    """Wait; return exit code, output and errors."""
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """The same short training, twice, side by side."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+    runs = [demo("--steps", 60, "--out", folder) for folder in folders]
+    return [(*finish(run), folder) for run, folder in zip(runs, folders, strict=True)]
+
+
+def test_demo_learns_and_says_so(two_runs):
+    """After 60 steps it reads more digits than it misses; two pictures are there."""
+    code, out, err, folder = two_runs[0]
+    assert code == 0, err
+    assert "Traceback" not in err
+    *_, errors, exact = out.strip().splitlines()
+    rate = re.fullmatch(r"digit error rate (\d+\.\d) %", errors)
+    assert rate, errors
+    assert float(rate[1]) < 60
+    assert re.fullmatch(r"exact lines \d+\.\d %", exact), exact
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert pictures == ["handwriting_alignment.png", "handwriting_training.png"]
+
+
+def test_demo_repeats_itself(two_runs):
+    """Seeded: the same numbers and the same pictures on a second run."""
+    numbers = []
+    for _, out, _, folder in two_runs:
+        lines = out.replace(str(folder), "OUT").splitlines()
+        start = next(i for i, line in enumerate(lines) if "truth" in line)
+        numbers.append(lines[start:])
+    assert numbers[0] == numbers[1]
+    assert len(numbers[0]) > 10
+    for name in ("handwriting_alignment.png", "handwriting_training.png"):
+        first, second = ((run[3] / name).read_bytes() for run in two_runs)
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["--steps", "0"], "--steps must be at least 1; got 0"),
+        (["--seed", "-1"], "--seed must be from 0"),
+        (["--out", "/dev/null/pictures"], "--out /dev/null/pictures: cannot write"),
+    ],
+)
+def test_demo_refuses_bad_options(arguments, needle):
+    """One line that names the option, before any training."""
+    code, out, err = finish(demo(*arguments))
+    assert code == 2
+    assert needle in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("seconds", [1.0, 9.0], ids=["importing", "compiling"])
+def test_demo_stops_on_interrupt(seconds, tmp_path):
+    """Ctrl-C, wherever it falls, is one clear line and exit code 130."""
+    process = demo("--steps", 100_000, "--out", tmp_path)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in out + err
+    assert re.search(r"^stopped .*nothing was saved$", err, re.M), err
+
+
+def test_five_paths():
+    """The paths that a reader can add up by hand."""
+    paths = wrong.paths(LABELS, 3, 3)
+    assert paths == [(0, 1, 2), (1, 0, 2), (1, 1, 2), (1, 2, 0), (1, 2, 2)]
+    total = sum(wrong.path_probability(PROBS, path) for path in paths)
+    np.testing.assert_allclose(total, 0.042)
+
+
+@pytest.mark.relaxed
+@pytest.mark.parametrize("name", wrong.LOSSES)
+def test_the_sum_over_all_labels_exposes_wrong_losses(name):
+    """1 for a CTC loss, and something else for each mistake."""
+    logits = np.log(PROBS) + 2
+    total = wrong.total_probability(wrong.LOSSES[name], logits)
+    is_distribution = name in RIGHT | {"ctc_loss(probs)"}  # of other probabilities
+    assert (abs(total - 1) < 1e-5) == is_distribution
+    loss = wrong.LOSSES[name](logits, LABELS)
+    is_right = name in RIGHT | {"3d repeats touch"}  # wrong only where labels repeat
+    assert (abs(loss + np.log(0.042)) < 1e-5) == is_right
+
+
+@pytest.mark.relaxed
+def test_three_wrong_losses_prints_its_tables(capsys):
+    """The page's numbers are the example's."""
+    wrong.main()
+    printed = capsys.readouterr().out
+    page = (ROOT / "docs" / "why_ctc_losses_go_wrong.md").read_text()
+    for number in ("0.042", "3.1701", "3.9120", "5.1160", "2.6560", "403.4288"):
+        assert number in printed
+        assert number in page
+
+
+def test_align_finds_the_digits(tmp_path):
+    """Even a half-trained reader, told what is written, finds where."""
+    code, out, err = finish(
+        start("examples.align", "--steps", 60, "--lines", 2, "--out", tmp_path)
+    )
+    assert code == 0, err
+    assert "2 held-out lines, in pixel columns" in out
+    found = re.search(r"^found in their own columns: (\d+\.\d) % ", out, re.M)
+    assert float(found[1]) > 80
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "alignment.TextGrid",
+        "alignment.png",
+    ]
+    assert 'class = "IntervalTier"' in (tmp_path / "alignment.TextGrid").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["--lines", "0"], "--lines must be at least 1; got 0"),
+        (["--out", "/dev/null/x"], "--out /dev/null/x: cannot write"),
+    ],
+)
+def test_align_refuses_bad_options(arguments, needle):
+    """One line, before any training."""
+    code, out, err = finish(start("examples.align", *arguments))
+    assert code == 2
+    assert needle in err
+    assert "Traceback" not in out + err
+
+
+def test_the_doctors_page_is_that_of_its_docs(monkeypatch, capsys):
+    """The docs show one report's page; without a browser there is no picture of it."""
+    text = (ROOT / "docs/doctor.md").read_text()
+    assert text.count(f'{{"{doctor_page.SHOWN}"}}') == 1
+    monkeypatch.setattr(doctor_page.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["doctor_page"])
+    assert doctor_page.main() == 2
+    assert "no browser on PATH: chromium" in capsys.readouterr().err

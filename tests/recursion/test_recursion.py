@@ -1,0 +1,166 @@
+"""Every implementation in the table passes the contract."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_ctc import _recursion
+from jax_ctc._lattice.emissions import ClassEmissions
+from jax_ctc._lattice.topology import build, class_ids
+from jax_ctc._recursion import blocked
+from jax_ctc._recursion.blocked import chunks
+from tests import contract
+from tests.cases import named, tagged
+
+NAMES = [case.name for case in tagged("ci")]
+# Values, not shapes, are what these vary; one small shape and one of many chunks do.
+VARIED = ["ragged", "some_empty", "many_chunks"]
+# One compilation each of float64: all of the small shape, and the chunked one.
+DOUBLE = [case.name for case in tagged("ci") if case.batch == 4] + ["many_chunks"]
+
+# Three shapes: the small one in all its variety, an empty one, and one of many chunks.
+READ = [case.name for case in tagged("ci") if case.batch == 4]
+READ += ["no_labels", "many_chunks", "untrained"]
+
+
+@pytest.fixture(scope="module", params=_recursion.NAMES)
+def implementation(request):
+    """Each line of the table."""
+    return request.param
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_and_gradient(implementation, name):
+    """Against the oracle, in float32."""
+    contract.check_value(implementation, name, "float32")
+    contract.check_gradient(implementation, name, "float32")
+
+
+@pytest.mark.parametrize("name", DOUBLE)
+def test_value_and_gradient_in_double(implementation, name, x64):
+    """Against the oracle, in float64, to 1e-9."""
+    contract.check_value(implementation, name, "float64")
+    contract.check_gradient(implementation, name, "float64")
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_posteriors,
+        contract.check_best_path,
+        contract.check_entropy,
+        contract.check_entropy_gradient,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_readings(implementation, check, dtype, name, request):
+    """Posteriors, best path and entropy, against the oracle's."""
+    if dtype == "float64":
+        request.getfixturevalue("x64")
+    check(implementation, name, dtype)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_samples(implementation, name):
+    """Every path drawn says the labels, and implementations draw alike."""
+    contract.check_samples(implementation, name)
+
+
+@pytest.mark.parametrize("name", VARIED)
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_padding,
+        contract.check_shift,
+        contract.check_determinism,
+        contract.check_permutation,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_invariance(implementation, check, name):
+    """What must not matter does not."""
+    check(implementation, name)
+
+
+@pytest.mark.parametrize("name", ["ragged", "scattered"])
+def test_more_padding(implementation, name):
+    """Nor does the width of the arrays."""
+    contract.check_more_padding(implementation, name)
+
+
+def emissions_of(name):
+    """Pose a case as an implementation sees it."""
+    logits, labels, logit_lengths, label_lengths, blank_id = named(name).make()
+    ids = class_ids(
+        jnp.asarray(labels),
+        jnp.asarray(label_lengths),
+        blank_id=blank_id,
+        num_classes=logits.shape[2],
+    )
+    lattice = build(
+        jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(len(logits), bool)
+    )
+    emissions = ClassEmissions.of(
+        jnp.asarray(logits), ids, jnp.asarray(logit_lengths), normalise=True
+    )
+    return lattice, emissions
+
+
+def test_both_methods_agree_on_log_z(implementation):
+    """Forward alone, and forward with backward, are one lattice."""
+    lattice, emissions = emissions_of("many_chunks")
+    forward = _recursion.forward(implementation, lattice, emissions)
+    both, _ = _recursion.forward_backward(implementation, lattice, emissions)
+    np.testing.assert_array_equal(forward, both)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 23, 24, 25, 37, 600, 601, 4000, 65_537])
+def test_plan_covers_the_frames(frames, monkeypatch):
+    """Chunks cover T with less than one to spare; blocks keep to 24 frames."""
+    lattice, emissions = emissions_of("plain")
+    emissions = emissions.with_scores(jnp.zeros((4, frames, 6)))
+    for budget in (0, 2**40):
+        monkeypatch.setattr(chunks, "_KEEP_BYTES", budget)
+        plan = chunks.make_plan(lattice, emissions)
+        assert plan.renorm <= 24
+        assert plan.chunk % plan.renorm == 0
+        assert 0 <= plan.num_chunks * plan.chunk - frames < plan.chunk
+        if budget == 0:
+            assert plan.chunk <= 2 * frames**0.5 + 24
+        else:
+            assert plan.num_chunks == 1
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 13, 25])
+def test_every_raggedness(frames, monkeypatch):
+    """Many tiny chunks give what one chunk gives, whatever is left over."""
+    rng = np.random.default_rng(frames)
+    batch = (
+        named("plain")
+        .make()
+        ._replace(
+            logits=rng.normal(size=(4, frames, 6)).astype(np.float32),
+            logit_lengths=np.minimum([frames, frames - 1, frames, 1], frames).astype(
+                int
+            ),
+            label_lengths=np.minimum([1, 0, (frames + 1) // 2, 1], frames).astype(int),
+            labels=np.tile(np.array([1, 2, 3, 4], np.int32), (4, 1)),
+        )
+    )
+    logits, labels, logit_lengths, label_lengths, _ = batch
+    lattice = build(jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(4, bool))
+    ids = class_ids(
+        jnp.asarray(labels), jnp.asarray(label_lengths), blank_id=0, num_classes=6
+    )
+    emissions = ClassEmissions.of(
+        jnp.asarray(logits), ids, jnp.asarray(logit_lengths, jnp.int32), normalise=True
+    )
+    whole = blocked.forward_backward(lattice, emissions)
+    monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
+    monkeypatch.setattr(chunks, "RENORM_FRAMES", 2)
+    assert frames <= 2 or chunks.make_plan(lattice, emissions).num_chunks > 1
+    pieces = blocked.forward_backward(lattice, emissions)
+    np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)
+    np.testing.assert_allclose(pieces[1], whole[1], atol=1e-6)
