@@ -1,12 +1,12 @@
 // CUDA's words on a CPU, one block at a time.
 //
-// As it is, a thread of a block is a fiber of one CPU thread. At every shuffle and barrier
-// it steps aside for the next, in an order drawn from `emulation_seed`, and so are blocks:
-// a program without races gives the same bits in any order. A shuffle that not all lanes reach, and a
+// A thread of a block is a fiber of one CPU thread. At every shuffle and barrier it steps
+// aside for the next, in an order drawn from `emulation_seed`, and so are blocks: a program
+// without races gives the same bits in any order. A shuffle that not all lanes reach, and a
 // barrier that not all threads reach, stop the program.
 //
-// With -DTHREADS a thread is a std::thread and a barrier a std::barrier, for
-// ThreadSanitizer. In both, `emulation_without` names a barrier that is left out.
+// Under ThreadSanitizer each fiber is a thread to it, and barriers are all that orders
+// them: shuffles do not. `emulation_without` names a barrier that orders nothing.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -15,9 +15,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <random>
 #include <vector>
+
+#include <setjmp.h>
+#include <ucontext.h>
 
 using std::isnan;
 using std::max;
@@ -33,7 +35,7 @@ struct Index {
 };
 inline unsigned emulation_seed = 0;
 inline int emulation_without = -1;
-constexpr int kMostWarps = 32, kMostCrews = 16;
+constexpr int kMostWarps = 32, kMostCrews = 3, kStack = 64 << 10;
 
 inline float __int_as_float(int i) {
   float f;
@@ -63,85 +65,72 @@ inline unsigned short half_of_float(float x) {
   return sign | (unsigned short)(digits + ((exponent + 14) << 10));
 }
 
-#ifdef THREADS
-#include <barrier>
-#include <mutex>
-#include <thread>
-
-inline thread_local Index threadIdx, blockIdx, blockDim;
-using Barrier = std::unique_ptr<std::barrier<>>;
-inline Barrier of_block, of_warp[kMostWarps], of_crew[kMostCrews];
-inline std::mutex crews_mutex;
-
-inline void meet_warp() { of_warp[threadIdx.x / 32]->arrive_and_wait(); }
-inline void meet_block(int number) {
-  if (number != emulation_without) of_block->arrive_and_wait();
-}
-inline void meet_crew(int number, int crew, int threads) {
-  if (number == emulation_without) return;
-  {
-    std::lock_guard<std::mutex> lock(crews_mutex);
-    if (!of_crew[crew]) of_crew[crew] = std::make_unique<std::barrier<>>(threads);
-  }
-  of_crew[crew]->arrive_and_wait();
-}
-inline void launch(int grid, int block, const std::function<void()>& kernel) {
-  for (int b = 0; b < grid; ++b) {
-    of_block = std::make_unique<std::barrier<>>(block);
-    for (int w = 0; w < block / 32; ++w) of_warp[w] = std::make_unique<std::barrier<>>(32);
-    for (auto& crew : of_crew) crew.reset();
-    std::vector<std::thread> threads;
-    for (int i = 0; i < block; ++i)
-      threads.emplace_back([=, &kernel] {
-        threadIdx.x = i, blockIdx.x = b, blockDim.x = block;
-        kernel();
-      });
-    for (auto& thread : threads) thread.join();
-  }
-}
-
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
 #else
-#include <setjmp.h>
-#include <ucontext.h>
+inline void* __tsan_create_fiber(unsigned) { return nullptr; }
+inline void* __tsan_get_current_fiber() { return nullptr; }
+inline void __tsan_destroy_fiber(void*) {}
+inline void __tsan_acquire(void*) {}
+inline void __tsan_release(void*) {}
+#endif
 
 inline Index threadIdx, blockIdx, blockDim;
-enum Wait { kRuns, kAtWarp, kAtBlock, kDone, kAtCrew };  // kAtCrew + crew
+enum Wait { kNew, kRuns, kAtWarp, kDone, kAtBlock, kAtCrew };  // kAtCrew + crew
 struct Fiber {
-  ucontext_t start;
-  jmp_buf place;
-  std::vector<char> stack;
-  bool begun;
+  ucontext_t place;
+  jmp_buf jump;
+  char* stack;
+  void* tsan;
   int wait;
 };
-inline std::vector<std::unique_ptr<Fiber>> fibers;
-inline jmp_buf scheduler;
+inline Fiber fibers[1024];
+inline Fiber scheduler;
 inline const std::function<void()>* body;
 inline int crew_threads[kMostCrews];
+inline char start, end, order[kMostCrews + 1];  // what ThreadSanitizer knows barriers by
 
-inline void step_aside(int why) {
-  Fiber& fiber = *fibers[threadIdx.x];
+// ThreadSanitizer is not to see what the emulator itself does out of any order.
+#define UNSEEN __attribute__((no_sanitize("thread"), noinline))
+
+// A jump takes no system call, as `swapcontext` does; but ThreadSanitizer cannot follow it.
+UNSEEN inline void go(Fiber& from, Fiber& to, bool is_new) {
+#ifdef __SANITIZE_THREAD__
+  __tsan_switch_to_fiber(to.tsan, __tsan_switch_to_fiber_no_sync);
+  swapcontext(&from.place, &to.place);
+#else
+  if (_setjmp(from.jump)) return;
+  if (is_new) setcontext(&to.place);
+  _longjmp(to.jump, 1);
+#endif
+}
+UNSEEN inline void step_aside(int why) {
+  Fiber& fiber = fibers[threadIdx.x];
   fiber.wait = why;
-  if (!_setjmp(fiber.place)) _longjmp(scheduler, 1);
+  go(fiber, scheduler, false);
 }
-inline void meet_warp() { step_aside(kAtWarp); }
-inline void meet_block(int number) {
-  if (number != emulation_without) step_aside(kAtBlock);
+UNSEEN inline void meet(int number, int barrier, int why) {
+  const bool orders = number != emulation_without;
+  if (orders) __tsan_release(&order[barrier]);
+  step_aside(why);
+  if (orders) __tsan_acquire(&order[barrier]);
 }
-inline void meet_crew(int number, int crew, int threads) {
+inline void meet_block(int number) { meet(number, kMostCrews, kAtBlock); }
+UNSEEN inline void meet_crew(int number, int crew, int threads) {
   crew_threads[crew] = threads;
-  if (number != emulation_without) step_aside(kAtCrew + crew);
+  meet(number, crew, kAtCrew + crew);
 }
 inline void enter() {
+  __tsan_acquire(&start);
   (*body)();
+  __tsan_release(&end);
   step_aside(kDone);
 }
-inline void resume(int i) {
-  Fiber& fiber = *fibers[i];
+UNSEEN inline void resume(int i) {
   threadIdx.x = i;
-  if (_setjmp(scheduler)) return;
-  if (fiber.begun) _longjmp(fiber.place, 1);
-  fiber.begun = true;
-  setcontext(&fiber.start);
+  const bool is_new = fibers[i].wait == kNew;
+  fibers[i].wait = kRuns;
+  go(scheduler, fibers[i], is_new);
 }
 [[noreturn]] inline void stop(const char* why) {
   std::fprintf(stderr, "emulate.h: %s\n", why);
@@ -149,85 +138,105 @@ inline void resume(int i) {
 }
 
 // Run a warp until all of it waits for others; tell if anything moved.
-inline bool run_warp(int warp, const std::vector<int>& lanes) {
+UNSEEN inline bool run_warp(int warp, const std::vector<int>& lanes) {
   for (bool moved = false;; moved = true) {
     int ran = 0, at_warp = 0, done = 0;
     for (int lane : lanes)
-      if (fibers[warp * 32 + lane]->wait == kRuns) resume(warp * 32 + lane), ++ran;
+      if (fibers[warp * 32 + lane].wait <= kRuns) resume(warp * 32 + lane), ++ran;
     for (int lane : lanes) {
-      at_warp += fibers[warp * 32 + lane]->wait == kAtWarp;
-      done += fibers[warp * 32 + lane]->wait == kDone;
+      at_warp += fibers[warp * 32 + lane].wait == kAtWarp;
+      done += fibers[warp * 32 + lane].wait == kDone;
     }
     if (!at_warp) return moved || ran;
     if (at_warp + done < 32) stop("some lanes shuffle, others wait at a barrier");
     for (int lane : lanes)
-      if (fibers[warp * 32 + lane]->wait == kAtWarp) fibers[warp * 32 + lane]->wait = kRuns;
+      if (fibers[warp * 32 + lane].wait == kAtWarp) fibers[warp * 32 + lane].wait = kRuns;
   }
 }
 // Open each barrier that all its threads have come to; tell if one was.
-inline bool open_barriers(int block) {
+UNSEEN inline bool open_barriers(int block) {
   bool opened = false;
   for (int kind = kAtBlock; kind < kAtCrew + kMostCrews; ++kind) {
-    if (kind == kDone) continue;
     const int needed = kind == kAtBlock ? block : crew_threads[kind - kAtCrew];
     int here = 0;
-    for (auto& fiber : fibers) here += fiber->wait == kind;
+    for (int i = 0; i < block; ++i) here += fibers[i].wait == kind;
     if (!here || here != needed) continue;
-    for (auto& fiber : fibers)
-      if (fiber->wait == kind) fiber->wait = kRuns;
+    for (int i = 0; i < block; ++i)
+      if (fibers[i].wait == kind) fibers[i].wait = kRuns;
     opened = true;
   }
   return opened;
 }
-inline void launch(int grid, int block, const std::function<void()>& kernel) {
-  std::mt19937 random(emulation_seed);
-  body = &kernel;
-  blockDim.x = block;
-  fibers.resize(block);
+UNSEEN inline void run_block(int block, std::mt19937& random) {
   std::vector<int> warps(block / 32), lanes(32);
   for (size_t i = 0; i < warps.size(); ++i) warps[i] = (int)i;
   for (int i = 0; i < 32; ++i) lanes[i] = i;
+  for (int i = 0; i < block; ++i) {
+    Fiber& fiber = fibers[i];
+    if (!fiber.stack) fiber.stack = (char*)std::malloc(kStack);
+    getcontext(&fiber.place);
+    fiber.place.uc_stack.ss_sp = fiber.stack;
+    fiber.place.uc_stack.ss_size = kStack;
+    fiber.place.uc_link = nullptr;
+    makecontext(&fiber.place, enter, 0);
+    fiber.tsan = __tsan_create_fiber(0);
+    fiber.wait = kNew;
+  }
+  __tsan_release(&start);
+  for (bool over = false; !over;) {
+    if (emulation_seed) {
+      std::shuffle(warps.begin(), warps.end(), random);
+      std::shuffle(lanes.begin(), lanes.end(), random);
+    }
+    bool moved = false;
+    for (int warp : warps) moved |= run_warp(warp, lanes);
+    moved |= open_barriers(block);
+    over = std::all_of(fibers, fibers + block,
+                       [](const Fiber& fiber) { return fiber.wait == kDone; });
+    if (!over && !moved) stop("threads wait at a barrier that others never reach");
+  }
+  __tsan_acquire(&end);
+  for (int i = 0; i < block; ++i) __tsan_destroy_fiber(fibers[i].tsan);
+}
+inline void launch(int grid, int block, const std::function<void()>& kernel) {
+  std::mt19937 random(emulation_seed);
+  scheduler.tsan = __tsan_get_current_fiber();
+  body = &kernel;
+  blockDim.x = block;
   std::vector<int> blocks(grid);
   for (int b = 0; b < grid; ++b) blocks[b] = b;
   if (emulation_seed) std::shuffle(blocks.begin(), blocks.end(), random);
   for (int b : blocks) {
     blockIdx.x = b;
-    for (auto& fiber : fibers) {
-      if (!fiber) fiber = std::make_unique<Fiber>(), fiber->stack.resize(64 << 10);
-      getcontext(&fiber->start);
-      fiber->start.uc_stack.ss_sp = fiber->stack.data();
-      fiber->start.uc_stack.ss_size = fiber->stack.size();
-      fiber->start.uc_link = nullptr;
-      makecontext(&fiber->start, enter, 0);
-      fiber->begun = false;
-      fiber->wait = kRuns;
-    }
-    for (bool over = false; !over;) {
-      if (emulation_seed) {
-        std::shuffle(warps.begin(), warps.end(), random);
-        std::shuffle(lanes.begin(), lanes.end(), random);
-      }
-      bool moved = false;
-      for (int warp : warps) moved |= run_warp(warp, lanes);
-      moved |= open_barriers(block);
-      over = std::all_of(fibers.begin(), fibers.end(),
-                         [](auto& fiber) { return fiber->wait == kDone; });
-      if (!over && !moved) stop("threads wait at a barrier that others never reach");
-    }
+    run_block(block, random);
   }
 }
-#endif
 
-inline uint64_t warp_slots[kMostWarps][32];
+union Word {
+  int i;
+  float f;
+  double d;
+};
+inline Word word(int x) { return {.i = x}; }
+inline Word word(float x) { return {.f = x}; }
+inline Word word(double x) { return {.d = x}; }
+inline void unpack(Word w, int& x) { x = w.i; }
+inline void unpack(Word w, float& x) { x = w.f; }
+inline void unpack(Word w, double& x) { x = w.d; }
+
+inline Word warp_slots[kMostWarps][32];
+UNSEEN inline Word exchange(Word mine, int from) {
+  Word* slots = warp_slots[threadIdx.x / 32];
+  slots[threadIdx.x % 32] = mine;
+  step_aside(kAtWarp);
+  const Word theirs = slots[from & 31];
+  step_aside(kAtWarp);
+  return theirs;
+}
 template <class T>
 T exchange(T x, int from) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  T y;
-  std::memcpy(&warp_slots[warp][lane], &x, sizeof(T));
-  meet_warp();
-  std::memcpy(&y, &warp_slots[warp][from & 31], sizeof(T));
-  meet_warp();
-  return y;
+  unpack(exchange(word(x), from), x);
+  return x;
 }
 template <class T>
 T __shfl_sync(unsigned, T x, int lane) {

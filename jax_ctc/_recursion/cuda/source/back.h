@@ -293,7 +293,7 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
       step = next(step);
       ++turn;
       reader.ask(step);
-      meet_crew(3, 1 + crew, threads);
+      meet_crew(turn == 1 ? 2 : 3, 1 + crew, threads);
     };
     reader.ask(step);
     read();

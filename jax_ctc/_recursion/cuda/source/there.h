@@ -49,7 +49,7 @@ __device__ void there(const void* __restrict__ scores, const float* __restrict__
     for (int c = 0; c <= half.steps; ++c) {
       reader.answer(shared.table.of(c, reader.count), c);
       reader.ask(c + 1);
-      meet_crew(3, 1, blockDim.x);
+      meet_crew(c == 0 ? 2 : 3, 1, blockDim.x);
     }
     return;
   }
