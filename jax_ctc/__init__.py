@@ -22,6 +22,8 @@ from jax_ctc._loss.losses import (
 )
 from jax_ctc._loss.reductions import reduce_loss, reduce_loss_and_weight
 from jax_ctc._pictures.alignment import plot_alignment
+from jax_ctc._recursion import implementations
+from jax_ctc._recursion.contract import Implementation
 
 __all__ = [
     "CTCAlignment",
@@ -29,6 +31,7 @@ __all__ = [
     "CTCSamples",
     "Finding",
     "Hypotheses",
+    "Implementation",
     "Report",
     "Status",
     "TokenSpan",
@@ -44,6 +47,7 @@ __all__ = [
     "diagnose",
     "explain",
     "greedy_decode",
+    "implementations",
     "lengths_from_paddings",
     "minimum_frames",
     "plot_alignment",

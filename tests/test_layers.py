@@ -19,26 +19,23 @@ LAYERS = [
     {"_numbers/extended", "_numbers/two_floats", "_mesh/varying"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},
     {"_checks/lengths", "_mesh/placement"},
-    {"_lattice/topology", "_lattice/log_emissions", "_lattice/wall"},
-    {"_lattice/frames", "_lattice/protocol", "_lattice/occupancy"},
-    {"_lattice/normaliser"},
-    {"_lattice/emissions"},
-    {"_lattice/sharded_emissions"},
+    {"_lattice/frames", "_lattice/problem"},
+    {"_lattice/normaliser", "_lattice/pose"},
+    {"_lattice/emissions", "_lattice/occupancy"},
+    {"_lattice/needed"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
-    {"_recursion/blocked/product"},
-    *(
-        {
-            f"_recursion/{name}/{module}"
-            for name in ("blocked", "scan")
-            for module in ("entropy", "likelihood", "paths", "posteriors")
-        }
-        - {"_recursion/scan/posteriors"},
-    ),
+    {"_recursion/blocked/likelihood", "_recursion/scan/likelihood"},
+    {
+        f"_recursion/{name}/{m}"
+        for name in ("blocked", "scan")
+        for m in ("entropy", "paths")
+    },
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
+    {"_recursion/contract", "_recursion/per_device"},
     {"_recursion"},
-    {"_loss/likelihood", "_loss/reductions"},
+    {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
     {"_alignment/records", "_alignment/blocks", "_decoding/records"},
     {"_alignment/paths", "_alignment/posteriors", "_alignment/entropy"},
@@ -60,9 +57,18 @@ LAYERS = [
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
 STANDARD = {
-    *("argparse", "base64", "collections", "concurrent", "copy", "dataclasses", "enum"),
+    *(
+        "argparse",
+        "os",
+        "base64",
+        "collections",
+        "concurrent",
+        "copy",
+        "dataclasses",
+        "enum",
+    ),
     *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
-    *("sys", "typing", "warnings", "zipfile", "zlib"),
+    *("os", "sys", "typing", "warnings", "zipfile", "zlib"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {

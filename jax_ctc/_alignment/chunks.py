@@ -17,13 +17,12 @@ from jax_ctc._checks.arrays import check_labels
 from jax_ctc._checks.given import ArrayLike, Blocks, Index
 from jax_ctc._checks.labels import narrow, status_of_labels
 from jax_ctc._checks.options import check_blank_id
-from jax_ctc._lattice.emissions import ClassEmissions
-from jax_ctc._lattice.topology import build, class_ids
-from jax_ctc._loss.likelihood import Problem
+from jax_ctc._lattice import normaliser
+from jax_ctc._lattice.problem import Problem, build
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.precision import accumulator
 from jax_ctc._recursion import blocked
-from jax_ctc._recursion.blocked.chunks import Total, log_z
+from jax_ctc._recursion.blocked.chunks import Total, log_z, nothing_yet
 from jax_ctc._recursion.blocked.paths import best_end, extend_path
 from jax_ctc._recursion.blocked.step import State, initial
 
@@ -94,9 +93,9 @@ def ctc_align_chunks(
     if reason:
         raise NotImplementedError(f"ctc_align_chunks: {reason}; pass float32 blocks")
 
-    problem = _pose(ids, blank, num_classes)
+    problem = _pose(ids, blank, num_classes, first[0].dtype)
     columns = np.unique(np.asarray(problem.ids[0]))  # the classes that a path can show
-    reached = _start(problem, accumulator(first[0].dtype))
+    reached = Reached(initial(problem), nothing_yet(problem))
     backs, log_probs, num_frames = [], [], 0
     for block, count in itertools.chain([first], blocks):
         reached, packed, log_prob = _extend(problem, columns, reached, block, count)
@@ -124,13 +123,19 @@ def _concrete_labels(labels: ArrayLike) -> Int[Array, " U"]:
     return narrow(jnp.asarray(ids))
 
 
-def _pose(ids: Int[Array, " U"], blank_id: int, num_classes: int) -> Problem:
+def _pose(
+    ids: Int[Array, " U"], blank_id: int, num_classes: int, dtype: Any
+) -> Problem:
     """Return the lattice of the labels, as if the recording were long enough."""
     labels, length = ids[None], jnp.full((1,), ids.shape[0], jnp.int32)
-    return Problem(
-        lattice=build(labels, length, jnp.ones((1,), bool)),
-        ids=class_ids(labels, length, blank_id=blank_id, num_classes=num_classes),
-        logit_lengths=jnp.zeros((1,), jnp.int32),
+    return build(
+        jnp.zeros((1, 0, num_classes), dtype),
+        labels,
+        jnp.zeros((1,), jnp.int32),
+        length,
+        jnp.ones((1,), bool),
+        blank_id=blank_id,
+        num_classes=num_classes,
     )
 
 
@@ -148,11 +153,6 @@ def _is_feasible(
     return status == 0
 
 
-def _start(problem: Problem, dtype: Any) -> Reached:
-    zero = jnp.zeros((1,), dtype)
-    return Reached(initial(problem.lattice, zero), Total(zero, zero, zero != 0))
-
-
 @jax.jit
 def _extend(
     problem: Problem,
@@ -166,10 +166,11 @@ def _extend(
     Returns packed back-pointers, and the log-probabilities of the classes needed.
     """
     length = jnp.asarray(count, jnp.int32)[None]
-    emissions = ClassEmissions.of(block[None], problem.ids, length, normalise=True)
-    state, total, backs = extend_path(problem.lattice, emissions, *reached)
+    problem = problem._replace(scores=block[None], logit_lengths=length)
+    state, total, backs = extend_path(problem, *reached, normalise=True)
     scores = block.astype(accumulator(block.dtype))
-    log_probs = jax.nn.log_softmax(scores, axis=1)[:, columns]
+    peak, rest = (x[:, None] for x in normaliser.of(scores))
+    log_probs = (scores[:, columns] - peak) - jnp.log1p(rest)
     return Reached(state, total), _pack(backs[:, 0]), log_probs
 
 
@@ -185,10 +186,9 @@ def _pack(backs: Int[Array, "K S"]) -> Array:
 @jax.jit
 def _finish(problem: Problem, reached: Reached, is_ok: Array) -> tuple[Array, Array]:
     """Return the log-probability of the best path, and the state it ends in."""
-    lattice = problem.lattice
-    log_value, _ = log_z(lattice, reached.state, reached.total, extended.maximum)
+    log_value, _ = log_z(problem, reached.state, reached.total, extended.maximum)
     log_value = jnp.where(is_ok | jnp.isnan(log_value), log_value, -jnp.inf)
-    return log_value, best_end(lattice, reached.state)
+    return log_value, best_end(problem, reached.state)
 
 
 def _trace(backs: list[np.ndarray], state: int, num_states: int) -> np.ndarray:

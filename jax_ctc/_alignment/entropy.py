@@ -1,17 +1,15 @@
 """How sure the alignment is: the entropy of the path, given the labels."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
-from jax_ctc import _recursion
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._checks.given import ArrayLike, Index
-from jax_ctc._loss.likelihood import Problem, Spec, emissions_of, inner, pose, prepare
+from jax_ctc._lattice.pose import Spec, pose, prepare
+from jax_ctc._loss.rule import Question, ask
 
 
 def alignment_entropy(
@@ -86,54 +84,11 @@ def alignment_entropy(
 @functools.partial(jax.jit, static_argnums=0)
 def _entropy(spec: Spec, batch: Batch) -> jax.Array:
     """Read the entropy: 0 where flagged, NaN where bad; restore the leading axes."""
-    scores, problem, _ = pose(spec, batch)
-    log_z, entropy = _by_rule(spec, scores, problem)
+    problem, _ = pose(spec, batch)
+    question = Question("entropy", spec.implementation, spec.normalise)
+    log_z, entropy = ask(question, problem)
     log_z = lax.stop_gradient(log_z)
     # Outside the rule, where no cotangent can reach it: 0 * NaN would be NaN.
     entropy = jnp.where(jnp.isfinite(log_z), entropy, 0)
     entropy = jnp.where(jnp.isnan(log_z), jnp.nan, entropy)
-    return entropy.reshape(batch.logit_lengths.shape)
-
-
-# d entropy  = <gradient, d scores>
-# d gradient = (d gradient_scan / d scores) d scores
-#
-# log_z leaves both as a constant: it tells which utterances are alive.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_rule(
-    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    emissions = emissions_of(spec, scores, problem)
-    return _recursion.entropy(spec.implementation, problem.lattice, emissions)
-
-
-@_by_rule.defjvp
-def _by_rule_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    scores, problem = primals
-    log_z, entropy, gradient = _value_and_gradient(spec, scores, problem)
-    tangent = inner(spec, gradient, tangents[0])
-    return (log_z, entropy), (jnp.zeros_like(log_z), tangent)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _value_and_gradient(
-    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
-) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
-    emissions = emissions_of(spec, scores, problem)
-    return _recursion.entropy_backward(spec.implementation, problem.lattice, emissions)
-
-
-@_value_and_gradient.defjvp
-def _value_and_gradient_jvp(
-    spec: Spec, primals: tuple, tangents: tuple
-) -> tuple[Any, Any]:
-    scores, problem = primals
-    log_z, entropy, gradient = _value_and_gradient(spec, scores, problem)
-
-    def gradient_of_scan(scores: jax.Array) -> jax.Array:
-        emissions = emissions_of(spec, scores, problem)
-        return _recursion.entropy_backward("scan", problem.lattice, emissions)[2]
-
-    _, d_gradient = jax.jvp(gradient_of_scan, (scores,), (tangents[0],))
-    tangent = inner(spec, gradient, tangents[0])
-    return (log_z, entropy, gradient), (jnp.zeros_like(log_z), tangent, d_gradient)
+    return entropy.reshape(batch.scores.shape[:-2])

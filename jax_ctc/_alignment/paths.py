@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jax_ctc._lattice import normaliser
-from jax_ctc._loss.likelihood import Problem
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside
 from jax_ctc._numbers.precision import accumulator
 from jax_ctc._numbers.two_floats import sum_frames
@@ -61,8 +61,8 @@ def _log_prob(
 ) -> Float[Array, "B T N"]:
     """Return log softmax at some classes; anything on frames that are not live."""
     score = _at(scores, place).astype(accumulator(scores.dtype))
-    peak, total = normaliser.of_all(scores)
-    return (score - peak[:, :, None]) - jnp.log(total)[:, :, None]
+    peak, rest = (x[:, :, None] for x in normaliser.of_all(scores))
+    return (score - peak) - jnp.log1p(rest)
 
 
 @_log_prob.defjvp

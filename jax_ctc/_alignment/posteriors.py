@@ -1,25 +1,17 @@
 """Where each label is: the posterior of every lattice state."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jax_ctc import _recursion
 from jax_ctc._alignment.records import CTCPosteriors
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._checks.given import ArrayLike, Index
-from jax_ctc._loss.likelihood import (
-    Problem,
-    Spec,
-    emissions_of,
-    log_likelihood,
-    pose,
-    prepare,
-)
+from jax_ctc._lattice.pose import Spec, pose, prepare
+from jax_ctc._loss.rule import Question, ask
 from jax_ctc._numbers.masks import is_inside
 
 
@@ -95,17 +87,17 @@ def ctc_posteriors(
 @functools.partial(jax.jit, static_argnums=0)
 def _posteriors(spec: Spec, batch: Batch) -> CTCPosteriors:
     """Read the lattice, mask frames past the length, restore the leading axes."""
-    scores, problem, _ = pose(spec, batch)
-    log_likelihood, label, blank = _by_rule(spec, scores, problem)
+    problem, _ = pose(spec, batch)
+    question = Question("posteriors", spec.implementation, spec.normalise)
+    log_z, loss, label, blank = ask(question, problem)
+    log_z = lax.stop_gradient(log_z)
     # Outside the rule, where no cotangent can reach it: 0 * inf would be NaN.
-    log_likelihood = jnp.where(
-        jnp.isfinite(log_likelihood), log_likelihood, lax.stop_gradient(log_likelihood)
-    )
+    log_likelihood = jnp.where(jnp.isfinite(log_z), -loss, log_z)
     num_frames = batch.scores.shape[-2]
-    leading = batch.logit_lengths.shape
+    leading = batch.scores.shape[:-2]
 
     def finish(row: Float[Array, "T B n"]) -> Float[Array, "..."]:
-        row = _masked(row[:num_frames], problem.logit_lengths, log_likelihood)
+        row = _masked(row[:num_frames], problem.logit_lengths, log_z)
         return row.reshape(*leading, *row.shape[1:])
 
     return CTCPosteriors(
@@ -113,28 +105,6 @@ def _posteriors(spec: Spec, batch: Batch) -> CTCPosteriors:
         label=finish(label),
         blank=finish(blank),
     )
-
-
-# d posterior = (d posterior_scan / d scores) d scores, and log p by its own rule.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_rule(
-    spec: Spec, scores: Float[Array, "B T V"], problem: Problem
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    emissions = emissions_of(spec, scores, problem)
-    return _recursion.posteriors(spec.implementation, problem.lattice, emissions)
-
-
-@_by_rule.defjvp
-def _by_rule_jvp(spec: Spec, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    scores, problem = primals
-
-    def by_scan(scores: jax.Array) -> tuple[jax.Array, ...]:
-        emissions = emissions_of(spec, scores, problem)
-        _, *rows = _recursion.posteriors("scan", problem.lattice, emissions)
-        return log_likelihood(spec, scores, problem), *rows
-
-    _, tangent = jax.jvp(by_scan, (scores,), (tangents[0],))
-    return _by_rule(spec, scores, problem), tangent
 
 
 def _masked(

@@ -12,7 +12,8 @@ from jax_ctc._alignment.records import CTCSamples
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._checks.given import ArrayLike, Index
 from jax_ctc._checks.options import check_count, check_key
-from jax_ctc._loss.likelihood import Spec, emissions_of, pose, prepare
+from jax_ctc._lattice.pose import Spec, pose, prepare
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import vary_alike
 from jax_ctc._numbers.precision import accumulator
 
@@ -94,26 +95,29 @@ def sample_alignments(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(spec: Spec, num_samples: int, key: jax.Array, batch: Batch) -> CTCSamples:
     """Draw states, then read their classes and probabilities."""
-    scores, problem, _ = pose(spec, batch)
+    problem, _ = pose(spec, batch)
     num_frames = batch.scores.shape[-2]
+    batch_size, padded_frames, _ = problem.scores.shape
     uniforms = jax.random.uniform(
         key,
-        (scores.shape[1], scores.shape[0], num_samples),
-        accumulator(scores.dtype),
+        (padded_frames, batch_size, num_samples),
+        accumulator(problem.scores.dtype),
     )
-    uniforms, scores, *_ = vary_alike(uniforms, scores, problem.logit_lengths)
-    log_value, states = _recursion.sample_paths(
+    uniforms, *varied = vary_alike(uniforms, *problem)
+    problem = Problem(*varied)
+    log_value, states = _recursion.read(
         spec.implementation,
-        problem.lattice,
-        emissions_of(spec, lax.stop_gradient(scores), problem),
+        "sample_paths",
+        lax.stop_gradient(problem),
         uniforms,
+        normalise=spec.normalise,
     )
     states = jnp.transpose(states[:num_frames], (1, 2, 0))  # [B, N, T]
-    scores = scores[:, :num_frames]
+    scores = problem.scores[:, :num_frames]
     is_live = live_frames(problem, log_value, num_frames)
     tokens = tokens_of(states, problem, is_live)
     log_prob = total_of(log_probs_along(scores, tokens, is_live), log_value)
-    leading = batch.logit_lengths.shape
+    leading = batch.scores.shape[:-2]
     return CTCSamples(
         tokens=tokens.reshape(*leading, num_samples, num_frames),
         log_prob=log_prob.reshape(*leading, num_samples),

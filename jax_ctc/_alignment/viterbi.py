@@ -18,7 +18,8 @@ from jax_ctc._alignment.paths import (
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._checks.given import ArrayLike, Index
-from jax_ctc._loss.likelihood import Problem, Spec, emissions_of, pose, prepare
+from jax_ctc._lattice.pose import Spec, pose, prepare
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside
 
 
@@ -104,19 +105,20 @@ def ctc_align(
 @functools.partial(jax.jit, static_argnums=0)
 def _align(spec: Spec, batch: Batch) -> CTCAlignment:
     """Find the best states, then read their classes, spans and probabilities."""
-    scores, problem, _ = pose(spec, batch)
+    problem, _ = pose(spec, batch)
     num_frames = batch.scores.shape[-2]
-    log_value, states = _recursion.best_path(
+    log_value, states = _recursion.read(
         spec.implementation,
-        problem.lattice,
-        emissions_of(spec, lax.stop_gradient(scores), problem),
+        "best_path",
+        lax.stop_gradient(problem),
+        normalise=spec.normalise,
     )
     states = states[:num_frames].T  # [B, T]
     is_live = live_frames(problem, log_value, num_frames)
     tokens = tokens_of(states[:, None], problem, is_live)  # [B, 1, T]
-    log_probs = log_probs_along(scores[:, :num_frames], tokens, is_live)
+    log_probs = log_probs_along(problem.scores[:, :num_frames], tokens, is_live)
     alignment = describe(problem, log_value, states, tokens, log_probs, is_live)
-    leading = batch.logit_lengths.shape
+    leading = batch.scores.shape[:-2]
     return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), alignment)
 
 
@@ -129,8 +131,8 @@ def describe(
     is_live: Bool[Array, "B T"],
 ) -> CTCAlignment:
     """Turn the best states and their log-probabilities into the record."""
-    num_labels = problem.lattice.can_skip.shape[1]
-    is_label = is_inside(problem.lattice.num_labels, num_labels)  # none where flagged
+    num_labels = problem.can_skip.shape[1]
+    is_label = is_inside(problem.num_labels, num_labels)  # none where flagged
     is_label = is_label & jnp.isfinite(log_value)[:, None]
     start, end = _spans(states, is_live, num_labels)
     score = _mean_over_spans(jnp.exp(log_probs[:, 0]), states, start, end)

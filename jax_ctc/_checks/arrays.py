@@ -36,8 +36,8 @@ class Batch(NamedTuple):
 
     scores: Checked  # [..., T, V] float: logits or log-probabilities
     labels: Checked  # [..., U] integer
-    logit_lengths: Checked  # [...] integer
-    label_lengths: Checked  # [...] integer
+    logit_lengths: Checked | None  # [...] integer; None: all frames
+    label_lengths: Checked | None  # [...] integer; None: all labels
 
 
 def check_inputs(
@@ -48,9 +48,9 @@ def check_inputs(
     *,
     name: str = "logits",
 ) -> Batch:
-    """Raise on static mistakes; fill in lengths that were left out."""
+    """Raise on static mistakes; lengths that were left out stay out."""
     checked_scores = check_scores(scores, name=name)
-    leading, num_frames = checked_scores.shape[:-2], checked_scores.shape[-2]
+    leading = checked_scores.shape[:-2]
     checked_labels = check_labels(labels)
     if checked_labels.shape[:-1] != leading:
         raise ValueError(
@@ -59,16 +59,8 @@ def check_inputs(
     return Batch(
         checked_scores,
         checked_labels,
-        check_lengths(
-            logit_lengths, leading, num_frames, name="logit_lengths", of=name
-        ),
-        check_lengths(
-            label_lengths,
-            leading,
-            checked_labels.shape[-1],
-            name="label_lengths",
-            of=name,
-        ),
+        check_lengths(logit_lengths, leading, name="logit_lengths", of=name),
+        check_lengths(label_lengths, leading, name="label_lengths", of=name),
     )
 
 
@@ -108,14 +100,13 @@ def check_labels(labels: ArrayLike) -> Checked:
 def check_lengths(
     lengths: ArrayLike | None,
     leading: tuple[int, ...],
-    full: int,
     *,
     name: str,
     of: str,
-) -> Checked:
-    """Return `[...]` integers, the full extent where none were given, or raise."""
+) -> Checked | None:
+    """Return `[...]` integers, or None where none were given, or raise."""
     if lengths is None:
-        return np.full(leading, full, np.int32)
+        return None
     array = _as_array(lengths, name)
     if array.ndim == len(leading) + 1 and array.shape[:-1] == leading:
         raise ValueError(

@@ -44,8 +44,10 @@ def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) ->
     xp = jnp if _is_jax(labels) or _is_jax(label_lengths) else np
     ids = check_labels(labels)
     lengths = check_lengths(
-        label_lengths, ids.shape[:-1], ids.shape[-1], name="label_lengths", of="labels"
+        label_lengths, ids.shape[:-1], name="label_lengths", of="labels"
     )
+    if lengths is None:
+        lengths = np.full(ids.shape[:-1], ids.shape[-1], np.int32)
     is_good = is_within(lengths, ids.shape[-1])
     frames = needed_frames(ids, xp.where(is_good, lengths, 0))
     return xp.where(is_good, frames, np.int32(_NEVER)).astype(np.int32)

@@ -11,6 +11,8 @@ from jax_ctc._checks.given import ArrayLike, Index
 from jax_ctc._checks.labels import is_within, narrow
 from jax_ctc._checks.options import check_blank_id
 from jax_ctc._decoding.records import Hypotheses
+from jax_ctc._lattice import normaliser
+from jax_ctc._lattice.pose import or_full
 from jax_ctc._numbers.masks import is_inside
 from jax_ctc._numbers.precision import accumulator
 
@@ -64,19 +66,19 @@ def greedy_decode(
         section 3.2 (best path decoding).
     """
     scores = check_scores(logits)
-    leading, num_frames = scores.shape[:-2], scores.shape[-2]
     lengths = check_lengths(
-        logit_lengths, leading, num_frames, name="logit_lengths", of="logits"
+        logit_lengths, scores.shape[:-2], name="logit_lengths", of="logits"
     )
     return _greedy(check_blank_id(blank_id, scores.shape[-1]), scores, lengths)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _greedy(
-    blank_id: int, logits: Float[Array, "... T V"], lengths: Int[Array, "..."]
+    blank_id: int, logits: Float[Array, "... T V"], lengths: Int[Array, "..."] | None
 ) -> Hypotheses:
+    *leading, num_frames, _ = logits.shape
     logits = logits.astype(accumulator(logits.dtype))
-    lengths, num_frames = narrow(lengths), logits.shape[-2]
+    lengths = narrow(or_full(lengths, leading, num_frames))
     is_live = is_inside(lengths, num_frames)  # [..., T]
     path = jnp.argmax(logits, axis=-1).astype(jnp.int32)  # [..., T]
     log_prob = _log_prob(jnp.where(is_live[..., None], logits, 0), path, is_live)
@@ -97,9 +99,10 @@ def _log_prob(
     is_live: Bool[Array, "... T"],
 ) -> Float[Array, "..."]:
     """Sum log softmax along the path; NaN if a live frame is bad."""
-    best = jnp.take_along_axis(logits, path[..., None], axis=-1)  # [..., T, 1]
-    total = jnp.sum(jnp.exp(logits - best), axis=-1)  # >= 1, NaN if the frame is bad
-    return -jnp.sum(jnp.where(is_live, jnp.log(total), 0), axis=-1)
+    best = jnp.take_along_axis(logits, path[..., None], axis=-1)[..., 0]  # [..., T]
+    here = normaliser.of(logits)
+    log_prob = (best - here.peak) - jnp.log1p(here.rest)  # NaN if the frame is bad
+    return jnp.sum(jnp.where(is_live, log_prob, 0), axis=-1)
 
 
 def _first_of_run(path: Int[Array, "... T"]) -> Bool[Array, "... T"]:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jax_ctc._numbers.masks import positions
 
@@ -135,40 +135,6 @@ def _guess(
 
     (log_blank, log_row, row), _ = lax.scan(advance, state, frames)
     log_label = log_row + jnp.log(jnp.sum(row, axis=2))
-    return jnp.logaddexp(log_blank, _after_nothing(log_label, keep=True))
-
-
-@jax.jit
-def prefixes(
-    label: Float[Array, "B T U"],
-    blank: Float[Array, "B T"],
-    can_skip: Bool[Array, "B U"],
-    logit_lengths: Int[Array, " B"],
-) -> Float[Array, "B U+1"]:
-    """Return log p of the first n labels, n = 0..U, from one pass of the recursion.
-
-    blank'[n] = p_t(blank)    * (blank[n] + label[n-1])
-    label'[n] = p_t(labels_n) * (label[n] + blank[n] + can_skip[n] * label[n-1])
-    """
-    num_labels = label.shape[2]
-    state = _empty_rows(blank, num_labels)
-    frames = (jnp.moveaxis(label, 1, 0), blank.T, positions(label.shape[1]))
-
-    def advance(state: tuple, frame: tuple) -> tuple:
-        log_blank, log_label = state
-        emit, emit_blank, t = frame
-        skip = jnp.where(can_skip, _after_nothing(log_label), -jnp.inf)
-        arriving = jnp.logaddexp(log_blank[:, :-1], skip)
-        new_label = emit + jnp.logaddexp(log_label, arriving)
-        before = _after_nothing(log_label, keep=True)
-        new_blank = emit_blank[:, None] + jnp.logaddexp(log_blank, before)
-        live = (t < logit_lengths)[:, None]
-        return (
-            jnp.where(live, new_blank, log_blank),
-            jnp.where(live, new_label, log_label),
-        ), None
-
-    (log_blank, log_label), _ = lax.scan(advance, state, frames)
     return jnp.logaddexp(log_blank, _after_nothing(log_label, keep=True))
 
 

@@ -3,11 +3,15 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
+from jax_ctc import _recursion
 from jax_ctc._diagnose.batch import live_frames
-from jax_ctc._diagnose.guess import frequencies, log_guess, prefixes
+from jax_ctc._diagnose.guess import frequencies, log_guess
+from jax_ctc._lattice.problem import build
 from jax_ctc._loss.losses import ctc_loss_with_status
 
 
@@ -116,18 +120,34 @@ class Reading:
 
 def log_prefixes(reading: Reading) -> np.ndarray:
     """Return [B, U+1]: log p of the first n labels, n = 0..U."""
-    ids = np.clip(reading.labels, 0, reading.num_classes - 1)
-    gathered = np.take_along_axis(reading.log_probs, ids[:, None, :], axis=2)
-    repeats = ids[:, 1:] == ids[:, :-1]
-    lengths = np.clip(reading.logit_lengths, 0, reading.log_probs.shape[1])
+    frames = np.clip(reading.logit_lengths, 0, reading.log_probs.shape[1])
     return np.asarray(
-        prefixes(
-            jnp.asarray(gathered),
-            jnp.asarray(reading.log_probs[:, :, reading.blank_id]),
-            jnp.asarray(np.pad(~repeats, ((0, 0), (1, 0)))),
-            jnp.asarray(lengths, jnp.int32),
+        _prefixes(
+            jnp.asarray(reading.log_probs),
+            jnp.asarray(np.clip(reading.labels, 0, reading.num_classes - 1)),
+            jnp.asarray(frames, jnp.int32),
+            reading.blank_id,
         )
     )
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _prefixes(
+    log_probs: Float[Array, "B T V"],
+    labels: Int[Array, "B U"],
+    logit_lengths: Int[Array, " B"],
+    blank_id: int,
+) -> Float[Array, "B S"]:
+    problem = build(
+        log_probs,
+        labels,
+        logit_lengths,
+        jnp.full_like(logit_lengths, labels.shape[1]),
+        jnp.ones_like(logit_lengths, bool),
+        blank_id=blank_id,
+        num_classes=log_probs.shape[2],
+    )
+    return _recursion.read(None, "prefixes", problem, normalise=False)
 
 
 def known(

@@ -1,43 +1,23 @@
-"""Some frames of the scores: which they are, and how they are cut out and widened."""
-
-import dataclasses
+"""Some frames of the scores: which rows hold them, cut out, widened, gathered from."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
-from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.precision import accumulator
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """K frames from `start`, and the D = min(K, T) rows of the scores that hold them.
+def rows_of_chunk(
+    start: Int[Array, ""] | int, size: int, num_frames: int
+) -> tuple[Int[Array, ""] | int, int]:
+    """Return the first row and the number of rows of the scores that hold a chunk.
 
-    Past the end of the scores a window of rows is moved back to fit, and frames then
-    no longer start at its first row.
+    Past the end of the scores a chunk's rows are moved back to fit, and its frames no
+    longer start at the first of them.
     """
-
-    first: Int[Array, ""] | int  # the first row
-    size: int  # D
-    frames: Int[Array, " K"]
-    row_of_frame: Int[Array, " K"]  # clipped: frames past the end are padding
-    frame_of_row: Int[Array, " D"]  # negative: the row is of an earlier window
-
-    @staticmethod
-    def of(start: Int[Array, ""] | int, size: int, num_frames: int) -> "Window":
-        """Return the window of `size` frames from `start`, out of `num_frames`."""
-        rows = min(size, num_frames)
-        first = jnp.minimum(start, num_frames - rows)
-        frames = start + positions(size)
-        return Window(
-            first=first,
-            size=rows,
-            frames=frames,
-            row_of_frame=jnp.minimum(frames - first, rows - 1),
-            frame_of_row=first + positions(rows) - start,
-        )
+    num_rows = min(size, num_frames)
+    return jnp.minimum(start, num_frames - num_rows), num_rows
 
 
 def rows_of(
@@ -46,21 +26,45 @@ def rows_of(
     """Slice some frames, and widen them alone."""
     rows = scores
     if size < scores.shape[1]:
-        rows = lax.dynamic_slice_in_dim(rows, first, size, axis=1)
+        rows = lax.dynamic_slice_in_dim(to_bits(rows), first, size, axis=1)
+        rows = from_bits(rows, scores.dtype)
     return rows.astype(accumulator(scores.dtype))
 
 
 def gather(
-    scores: Float[Array, "B D V"], rows: Int[Array, " K"], ids: Int[Array, "B S"]
-) -> Float[Array, "B K S"]:
-    """Return scores[b, rows[k], ids[b, s]], and widen what was gathered alone.
+    rows: Float[Array, "B D V"], ids: Int[Array, "B S"]
+) -> Float[Array, "B D S"]:
+    """Return rows[b, d, ids[b, s]].
 
     One gather per utterance: indexing with arange(B) would make a sharded batch gather
     from every device.
     """
+    return jax.vmap(lambda rows, ids: rows.at[:, ids].get(mode="promise_in_bounds"))(
+        rows, ids
+    )
 
-    def utterance(scores: jax.Array, ids: Int[Array, " S"]) -> jax.Array:
-        where = scores.at[rows[:, None], ids[None, :]]
-        return where.get(mode="promise_in_bounds")
 
-    return jax.vmap(utterance)(scores, ids).astype(accumulator(scores.dtype))
+def to_bits(x: Float[Array, "..."]) -> Shaped[Array, "..."]:
+    """Return half precision as the integers that hold it; other floats as they are.
+
+    XLA on CPU has no half-precision slices: it would widen the whole array to cut a
+    chunk from it, and widen and narrow the whole gradient to write a chunk into it.
+    """
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
+
+
+def from_bits(x: Shaped[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
+    """Undo `to_bits`."""
+    return lax.bitcast_convert_type(x, dtype) if dtype.itemsize == 2 else x
+
+
+def stored(array: jax.Array) -> jax.Array:
+    """Return the array, which no loop on a CPU computes again.
+
+    XLA on CPU copies a gather into every loop that reads it, and no loop that holds
+    one becomes a vector loop. Nothing is fused across a branch whose condition the
+    compiler may not look into; an `optimization_barrier` alone is gone too early.
+    """
+    is_true = lax.optimization_barrier(jnp.int32(0)) == 0
+    # The other branch differs, or the two would become one.
+    return lax.cond(is_true, lambda x: x, jnp.negative, array)

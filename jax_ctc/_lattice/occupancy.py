@@ -1,15 +1,53 @@
-"""From states back to classes: a frame's posteriors, added up by what they emit."""
+"""From states back to classes: the gradient of the frames whose posteriors are known.
+
+    d(-log p) / d logits[t, v]    = softmax(logits[t])[v] - posterior_t(v)
+    d(-log p) / d log_probs[t, v] =                       - posterior_t(v)
+
+where posterior_t(v) adds up the posteriors of the states that emit v.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jax_ctc._lattice.frames import rows_of, rows_of_chunk, to_bits
+from jax_ctc._lattice.normaliser import Normaliser, softmax
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_at, positions
 
 # By a product with a one-hot below this many classes, by a scatter from it on: a
 # product costs U * V per frame, a scatter U but not in a vector.
 _SCATTER_CLASSES = 256
+
+
+def write_gradient(
+    problem: Problem,
+    gradient: Shaped[Array, "B T V"],
+    start: Int[Array, ""] | int,
+    posterior: Float[Array, "K B S"],
+    here: Normaliser | None,
+    is_alive: Bool[Array, " B"],
+) -> Shaped[Array, "B T V"]:
+    """Write the gradient of a chunk into `to_bits` of it; exactly 0 on dead frames.
+
+    posterior: of each label, and of all blanks together. here: the normalisers that
+    `read` gave; None for scores taken as they are.
+
+    Chunks come from the right: at the ragged end a chunk's rows reach back over frames
+    of its left neighbour, which then puts them right.
+    """
+    size, num_frames = posterior.shape[0], gradient.shape[1]
+    first, num_rows = rows_of_chunk(start, size, num_frames)
+    frame_of_row = jnp.maximum(first + positions(num_rows) - start, 0)
+    occupancy = jnp.moveaxis(posterior[frame_of_row], 0, 1)
+    rows = rows_of(problem.scores, first, num_rows)
+    rows = jnp.zeros_like(rows) if here is None else softmax(rows, here)
+    rows = subtract(rows, occupancy, problem.ids)
+    frames = (first + positions(num_rows))[None, :]
+    is_kept = (frames < problem.logit_lengths[:, None]) & is_alive[:, None]
+    rows = jnp.where(is_kept[:, :, None], rows, 0).astype(problem.scores.dtype)
+    return lax.dynamic_update_slice_in_dim(gradient, to_bits(rows), first, axis=1)
 
 
 def subtract(
@@ -21,18 +59,9 @@ def subtract(
     num_classes = rows.shape[2]
     # Merging costs S * S per frame, which for labels beyond V is more than S * V.
     if num_classes < _SCATTER_CLASSES or ids.shape[1] >= num_classes:
-        return _product(rows, occupancy, ids)
+        one_hot = is_at(ids, num_classes).astype(rows.dtype)
+        return rows - _multiply(occupancy, one_hot)
     return _scatter_merged(rows, occupancy, ids)
-
-
-def _product(
-    rows: Float[Array, "B D V"],
-    occupancy: Float[Array, "B D S"],
-    ids: Int[Array, "B S"],
-) -> Float[Array, "B D V"]:
-    """Subtract by a product with a one-hot."""
-    one_hot = is_at(ids, rows.shape[2]).astype(rows.dtype)
-    return rows - _multiply(occupancy, one_hot)
 
 
 def _scatter_merged(

@@ -1,7 +1,6 @@
 """The losses: public names, statuses and the policy for utterances without a loss."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +12,14 @@ from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.labels import bit
 from jax_ctc._checks.options import check_blank_id, check_option
 from jax_ctc._checks.status import Status
-from jax_ctc._loss.likelihood import Spec, emissions_of, log_likelihood, pose
-from jax_ctc._mesh.placement import enter, place
+from jax_ctc._lattice import normaliser
+from jax_ctc._lattice.emissions import is_bad as bad
+from jax_ctc._lattice.needed import needed_classes
+from jax_ctc._lattice.pose import Spec, pose
+from jax_ctc._loss.rule import loss_of
+from jax_ctc._mesh.placement import run_placed
 from jax_ctc._mesh.varying import anywhere
+from jax_ctc._numbers.masks import is_inside
 
 
 def ctc_loss(
@@ -102,12 +106,13 @@ def ctc_loss(
         classification: labelling unsegmented sequence data with recurrent neural
         networks", ICML 2006, https://doi.org/10.1145/1143844.1143891.
     """
-    return _run(
+    return run_placed(
         _score,
+        _specify(blank_id, infeasible, implementation),
+        check_inputs(logits, labels, logit_lengths, label_lengths),
         "logits",
-        (logits, labels, logit_lengths, label_lengths),
-        (blank_id, infeasible, implementation),
-        (vocab_axis, time_axis),
+        vocab_axis=vocab_axis,
+        time_axis=time_axis,
     )[0]
 
 
@@ -162,12 +167,13 @@ def ctc_loss_with_status(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    return _run(
+    return run_placed(
         _score,
+        _specify(blank_id, infeasible, implementation),
+        check_inputs(logits, labels, logit_lengths, label_lengths),
         "logits",
-        (logits, labels, logit_lengths, label_lengths),
-        (blank_id, infeasible, implementation),
-        (vocab_axis, time_axis),
+        vocab_axis=vocab_axis,
+        time_axis=time_axis,
     )
 
 
@@ -235,12 +241,13 @@ def ctc_loss_from_log_probs(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    return _run(
+    return run_placed(
         _score,
+        _specify(blank_id, infeasible, implementation)._replace(normalise=False),
+        check_inputs(log_probs, labels, logit_lengths, label_lengths, name="log_probs"),
         "log_probs",
-        (log_probs, labels, logit_lengths, label_lengths),
-        (blank_id, infeasible, implementation),
-        (vocab_axis, time_axis),
+        vocab_axis=vocab_axis,
+        time_axis=time_axis,
     )[0]
 
 
@@ -287,53 +294,33 @@ def check_batch(
         >>> jax_ctc.Status(6)
         <Status.LABEL_OUT_OF_RANGE|BLANK_IN_LABELS: 6>
     """
-    return _run(
+    return run_placed(
         _check,
+        _specify(blank_id, "inf", None),
+        check_inputs(logits, labels, logit_lengths, label_lengths),
         "logits",
-        (logits, labels, logit_lengths, label_lengths),
-        (blank_id, "inf", None),
-        (vocab_axis, time_axis),
+        vocab_axis=vocab_axis,
+        time_axis=time_axis,
     )
 
 
-def _run(
-    function: Callable[[Spec, Batch], Any],
-    name: str,
-    arrays: tuple,
-    options: tuple,
-    axes: tuple,
-) -> Any:
-    """Raise on static mistakes; part what is static from what is not, and run."""
-    batch = check_inputs(*arrays, name=name)
-    placement = place(batch, name, *axes)
-    if arrays[2] is None:  # all frames, those of other devices too
-        num_devices = placement.num_stretches()
-        batch = batch._replace(logit_lengths=batch.logit_lengths * num_devices)
-    blank_id, infeasible, implementation = options
-    spec = Spec(
-        blank_id=check_blank_id(
-            blank_id, placement.num_classes(batch.scores.shape[-1])
-        ),
+def _specify(blank_id: Any, infeasible: Any, implementation: Any) -> Spec:
+    """Return the options of a loss, or raise; V is not known before `pose`."""
+    return Spec(
+        blank_id=check_blank_id(blank_id, None),
         infeasible=check_option(infeasible, ("inf", "zero"), name="infeasible"),
         implementation=check_option(
-            implementation, (None, *_recursion.NAMES), name="implementation"
+            implementation, (None, *_recursion.names()), name="implementation"
         ),
-        normalise=name == "logits",
-        vocab_axes=placement.vocab_axes,
-        time_axes=placement.time_axes,
     )
-    if placement.mesh is None:
-        return function(spec, batch)
-    return enter(placement, function, spec, batch)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _score(spec: Spec, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Return loss and status, with the leading axes the batch came with."""
-    scores, problem, status = pose(spec, batch)
-    log_z = log_likelihood(spec, scores, problem)
+    problem, status = pose(spec, batch)
+    log_z, loss = loss_of(spec, problem)
     is_bad, is_zero = jnp.isnan(log_z), log_z == -jnp.inf
-    loss = -log_z
     if spec.normalise:
         # A probability is at most 1, and rounding must not say otherwise; the
         # correction is a constant, so the gradient passes.
@@ -342,15 +329,17 @@ def _score(spec: Spec, batch: Batch) -> tuple[jax.Array, jax.Array]:
     status = status | bit(Status.ZERO_PROBABILITY, is_zero & (status == 0))
     value = jnp.inf if spec.infeasible == "inf" else 0.0
     loss = jnp.where(status == 0, loss, jnp.where(is_bad, jnp.nan, value))
-    leading = batch.logit_lengths.shape
+    leading = batch.scores.shape[:-2]
     return loss.reshape(leading), status.reshape(leading)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _check(spec: Spec, batch: Batch) -> jax.Array:
     """Return the status bits that need no recursion, with the leading axes."""
-    scores, problem, status = pose(spec, batch)
-    log = emissions_of(spec, scores, problem).read(0, scores.shape[1])
-    is_bad = anywhere(log.is_bad, spec.time_axes)
+    problem, status = pose(spec, batch)
+    if spec.vocab_axes:
+        problem, _ = needed_classes(problem, spec.vocab_axes, normalise=False)
+    is_live = is_inside(problem.logit_lengths, problem.scores.shape[1])
+    is_bad = anywhere(bad(normaliser.of_all(problem.scores), is_live), spec.time_axes)
     status = status | bit(Status.NONFINITE_LOGITS, is_bad)
-    return status.reshape(batch.logit_lengths.shape)
+    return status.reshape(batch.scores.shape[:-2])

@@ -23,7 +23,6 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._mesh.varying import (
     as_axes,
-    axis_size,
     is_bound,
     is_tracked,
     show,
@@ -45,15 +44,26 @@ class Placement(NamedTuple):
         """All axes that hold parts of one utterance."""
         return self.time_axes + self.vocab_axes
 
-    def num_stretches(self) -> int:
-        """Return how many devices have a stretch of T frames each."""
-        return 1 if self.mesh is not None else axis_size(self.time_axes)
 
-    def num_classes(self, own_classes: int) -> int:
-        """Return V over all devices."""
-        if self.mesh is not None:  # the logits are still whole
-            return own_classes
-        return own_classes * axis_size(self.vocab_axes)
+def run_placed(
+    function: Callable[[Any, Batch], Any],
+    spec: Any,
+    batch: Batch,
+    name: str,
+    *,
+    vocab_axis: Any,
+    time_axis: Any,
+) -> Any:
+    """Run function(spec, batch) where the scores lie, or raise what to do about it.
+
+    spec: a NamedTuple, static; its `vocab_axes` and `time_axes` are filled in.
+    name: of the scores, as the caller knows them.
+    """
+    placement = place(batch, name, vocab_axis, time_axis)
+    spec = spec._replace(vocab_axes=placement.vocab_axes, time_axes=placement.time_axes)
+    if placement.mesh is None:
+        return function(spec, batch)
+    return enter(placement, function, spec, batch)
 
 
 def place(batch: Batch, name: str, vocab_axis: Any, time_axis: Any) -> Placement:
@@ -102,7 +112,9 @@ def enter(
     places = (scores, PartitionSpec(*leading, None), leading, leading)
     if mesh is not None and AxisType.Explicit in mesh.axis_types:
         arrays = (
-            jax.reshard(array, jax.NamedSharding(mesh, place))
+            None
+            if array is None
+            else jax.reshard(array, jax.NamedSharding(mesh, place))
             for array, place in zip(batch, places, strict=True)
         )
         batch = Batch(*arrays)

@@ -1,144 +1,139 @@
-"""The recursion over a lattice: a contract, a table that keeps it, and one dispatcher.
+"""The recursion over a lattice: a contract, two tables that keep it, one dispatcher.
 
-An implementation is a package with the functions that `Implementation` lists. It knows
-the lattice and what `Emissions` lets it ask, and nothing of labels or vocabulary. To
-add one: a package here, a line in `TABLE`, and the contract in `tests/contract.py`
-passes.
+`scan` is the specification, `blocked` the same in plain XLA for any machine, and both
+can do everything. Guests are kernels for one kind of machine (contract.py): a module
+here, a line in `GUESTS`, and the contract in `tests/contract.py` passes.
 """
 
-from typing import Any, Protocol, runtime_checkable
+import os
+from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion import blocked, scan
-
-
-@runtime_checkable
-class Implementation(Protocol):
-    """What every implementation offers; `scan` is the specification of them all.
-
-    States are numbered along the labels: 2n is blank[n], 2n + 1 is label[n].
-    """
-
-    def decline(self, dtype: jnp.dtype, platform: str) -> str | None:
-        """Say why these scores cannot be handled there, or None if they can."""
-        ...
-
-    def forward(self, lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
-        """Return log p(labels); -inf where impossible, NaN where a frame is bad."""
-        ...
-
-    def forward_backward(
-        self, lattice: Lattice, emissions: Emissions
-    ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
-        """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
-        ...
-
-    def posteriors(
-        self, lattice: Lattice, emissions: Emissions
-    ) -> tuple[Float[Array, " B"], Float[Array, "T B U"], Float[Array, "T B U+1"]]:
-        """Return log p(labels), and the posteriors of the labels and of the blanks."""
-        ...
-
-    def best_path(
-        self, lattice: Lattice, emissions: Emissions
-    ) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
-        """Return the largest log-probability of a path, and that path's states."""
-        ...
-
-    def sample_paths(
-        self, lattice: Lattice, emissions: Emissions, uniforms: Float[Array, "T B N"]
-    ) -> tuple[Float[Array, " B"], Int[Array, "T B N"]]:
-        """Return log p(labels), and the states of N paths drawn given the labels."""
-        ...
-
-    def entropy(
-        self, lattice: Lattice, emissions: Emissions
-    ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-        """Return log p(labels), and the entropy of the paths that say them, in nats."""
-        ...
-
-    def entropy_backward(
-        self, lattice: Lattice, emissions: Emissions
-    ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
-        """Return log p(labels), the entropy and d entropy / d scores, 0 if flagged."""
-        ...
-
+from jax_ctc._recursion.contract import Guest, Implementation, Traits
+from jax_ctc._recursion.per_device import Choice, per_device
 
 # In order of preference. `scan` accepts everything, so the search always ends.
-TABLE: dict[str, Implementation] = {"blocked": blocked, "scan": scan}
+GUESTS: dict[str, Guest] = {}
+PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
-NAMES = tuple(TABLE)
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
-_PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+def names() -> tuple[str, ...]:
+    """Return what `implementation=` may be."""
+    return *GUESTS, *PLAIN
+
+
+if PREFERRED is not None and PREFERRED not in names():
+    raise ValueError(
+        f"the environment variable JAX_CTC_IMPLEMENTATION is {PREFERRED!r}, but must"
+        f" be one of {', '.join(names())}. Unset it, or name one of these"
+    )
 
 
 def forward(
-    name: str | None, lattice: Lattice, emissions: Emissions
+    name: str | None,
+    problem: Problem,
+    *,
+    normalise: bool,
+    time_axes: tuple[str, ...] = (),
 ) -> Float[Array, " B"]:
     """Return log p(labels) by the named implementation, or by the platform's best."""
-    log_z = _dispatch(name, "forward", lattice, emissions)
-    chex.assert_equal_shape((log_z, lattice.num_labels))
+    log_z = _sum_paths(name, "forward", problem, normalise, time_axes)
+    chex.assert_equal_shape((log_z, problem.num_labels))
     return log_z
 
 
 def forward_backward(
-    name: str | None, lattice: Lattice, emissions: Emissions
+    name: str | None,
+    problem: Problem,
+    *,
+    normalise: bool,
+    time_axes: tuple[str, ...] = (),
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and d(-log p) / d scores, from one forward pass."""
-    log_z, gradient = _dispatch(name, "forward_backward", lattice, emissions)
-    chex.assert_equal_shape((log_z, lattice.num_labels))
-    chex.assert_equal_shape((gradient, emissions.scores))
-    chex.assert_type(gradient, emissions.scores.dtype)
+    log_z, gradient = _sum_paths(
+        name, "forward_backward", problem, normalise, time_axes
+    )
+    chex.assert_equal_shape((log_z, problem.num_labels))
+    chex.assert_equal_shape((gradient, problem.scores))
+    chex.assert_type(gradient, problem.scores.dtype)
     return log_z, gradient
 
 
-def posteriors(
-    name: str | None, lattice: Lattice, emissions: Emissions
-) -> tuple[Float[Array, " B"], Float[Array, "T B U"], Float[Array, "T B U+1"]]:
-    """Return log p(labels), and the posteriors of the labels and of the blanks."""
-    return _dispatch(name, "posteriors", lattice, emissions)
+def read(
+    name: str | None, method: str, problem: Problem, *more: Any, normalise: bool
+) -> Any:
+    """Read the lattice by a method that `blocked` and `scan` have, and no guest.
+
+    | method            | what it returns besides log p(labels) [B]                  |
+    |-------------------|------------------------------------------------------------|
+    | posteriors        | of the labels [T, B, U], of the blanks [T, B, U+1]         |
+    | best_path         | the largest log p of a path instead; its states [T, B]     |
+    | sample_paths      | states [T, B, N] of paths drawn by uniforms [T, B, N]      |
+    | entropy           | the entropy of the path [B], nats                          |
+    | entropy_backward  | the entropy, and its gradient [B, T, V]                    |
+    | prefixes          | instead: log p of the first n labels [B, U+1]              |
+
+    States are numbered along the labels: 2n is blank[n], 2n + 1 is label[n].
+    """
+    first, others = _plain(name, _dtype(problem))
+    functions = {p: getattr(PLAIN[other], method) for p, other in others.items()}
+
+    def by(function: Any) -> Any:
+        return lambda problem, *more: function(problem, *more, normalise=normalise)
+
+    default = by(getattr(PLAIN[first], method))
+    if not functions:
+        return default(problem, *more)
+    functions = {platform: by(function) for platform, function in functions.items()}
+    return lax.platform_dependent(problem, *more, default=default, **functions)
 
 
-def best_path(
-    name: str | None, lattice: Lattice, emissions: Emissions
-) -> tuple[Float[Array, " B"], Int[Array, "T B"]]:
-    """Return the largest log-probability of a path, and that path's states."""
-    return _dispatch(name, "best_path", lattice, emissions)
+def implementations() -> tuple[Implementation, ...]:
+    """Return which implementations there are, and what each declines here.
+
+    Returns:
+        One record each: its name, the platform it is for, the machine that its record
+        was made on, why it takes no float32 batch here (None if it does), and whether
+        it is what runs where none is named.
+
+    Example:
+        >>> import jax_ctc
+        >>> [i.name for i in jax_ctc.implementations()][-2:]
+        ['blocked', 'scan']
+    """
+    platform = _platform()
+    traits = Traits(platform, jax.numpy.dtype("float32"), 1, 1, 1, 2, True)
+    chosen = _guest(None, traits)
+    default = chosen or _plain(None, traits.dtype)[0]
+    guests = [
+        Implementation(
+            name,
+            guest.PLATFORM,
+            guest.HAS_RUN_ON,
+            _reason(guest, traits),
+            name == default,
+        )
+        for name, guest in GUESTS.items()
+    ]
+    plain = [Implementation(name, None, "cpu", None, name == default) for name in PLAIN]
+    return tuple(guests + plain)
 
 
-def sample_paths(
+def _sum_paths(
     name: str | None,
-    lattice: Lattice,
-    emissions: Emissions,
-    uniforms: Float[Array, "T B N"],
-) -> tuple[Float[Array, " B"], Int[Array, "T B N"]]:
-    """Return log p(labels), and the states of N paths drawn given the labels."""
-    return _dispatch(name, "sample_paths", lattice, emissions, uniforms)
-
-
-def entropy(
-    name: str | None, lattice: Lattice, emissions: Emissions
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Return log p(labels), and the entropy of the paths that say them, in nats."""
-    return _dispatch(name, "entropy", lattice, emissions)
-
-
-def entropy_backward(
-    name: str | None, lattice: Lattice, emissions: Emissions
-) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
-    """Return log p(labels), the entropy and d entropy / d scores, 0 where flagged."""
-    return _dispatch(name, "entropy_backward", lattice, emissions)
-
-
-def _dispatch(
-    name: str | None, method: str, lattice: Lattice, emissions: Emissions, *more: Any
+    method: str,
+    problem: Problem,
+    normalise: bool,
+    time_axes: tuple[str, ...],
 ) -> Any:
     """Run the named implementation or its error; for None, the first that accepts.
 
@@ -148,23 +143,98 @@ def _dispatch(
     Raises:
         NotImplementedError: the named one declines; the message says why.
     """
-    dtype = emissions.scores.dtype
-    if name is not None:
-        reason = TABLE[name].decline(dtype, jax.default_backend())
-        if reason:
-            raise NotImplementedError(f"{name}: {reason}. Or pass implementation=None")
-        return getattr(TABLE[name], method)(lattice, emissions, *more)
-    best = {platform: _first(dtype, platform) for platform in _PLATFORMS}
-    default = getattr(TABLE[best["cpu"]], method)
-    others = {
-        platform: getattr(TABLE[choice], method)
-        for platform, choice in best.items()
-        if choice != best["cpu"]
+    batch, num_frames, num_classes = problem.scores.shape
+    traits = Traits(
+        _platform(),
+        _dtype(problem),
+        batch,
+        num_frames,
+        problem.can_skip.shape[1],
+        num_classes,
+        normalise,
+        time_axes,
+    )
+    if name in GUESTS:
+        _raise_if(name, _reason(GUESTS[name], traits))
+    first, others = _plain(name if name in PLAIN else None, traits.dtype)
+    kernels = {}
+    for platform in PLATFORMS if name not in PLAIN else ():
+        guest = _guest(name, traits._replace(platform=platform))
+        if guest is not None:
+            kernels[platform] = getattr(GUESTS[guest], method)
+    if time_axes:  # no guest takes part of an utterance
+        function = getattr(PLAIN[first], method)
+        return function(problem, normalise=normalise, time_axes=time_axes)
+    if not kernels and not others:
+        return getattr(PLAIN[first], method)(problem, normalise=normalise)
+    choice = Choice(
+        kernels=tuple(kernels.items()),
+        otherwise=tuple((p, getattr(PLAIN[o], method)) for p, o in others.items()),
+        default=getattr(PLAIN[first], method),
+    )
+    has_gradient = method == "forward_backward"
+    return per_device(choice, problem, normalise=normalise, has_gradient=has_gradient)
+
+
+def _guest(name: str | None, traits: Traits) -> str | None:
+    """Return the guest that runs there: the named one, or the first that accepts."""
+    if name is None and PREFERRED in PLAIN:
+        return None
+    order = sorted(GUESTS, key=lambda guest: guest != PREFERRED)
+    for candidate in order if name is None else [name]:
+        guest = GUESTS[candidate]
+        is_asked_for = candidate in (name, PREFERRED)
+        has_run = guest.HAS_RUN_ON is not None
+        if (is_asked_for or has_run) and _reason(guest, traits) is None:
+            return candidate
+    return None
+
+
+def _reason(guest: Guest, traits: Traits) -> str | None:
+    """Return why a guest does not run there."""
+    if traits.platform != guest.PLATFORM:
+        return f"it is for {guest.PLATFORM}, and this is {traits.platform}"
+    if traits.time_axes:
+        return f"frames are sharded over {', '.join(traits.time_axes)}"
+    if 0 in (traits.batch, traits.num_frames, traits.num_labels):
+        return "there is nothing to do: no utterances, frames or labels"
+    return guest.decline(traits)
+
+
+def _plain(name: str | None, dtype: Any) -> tuple[str, dict[str, str]]:
+    """Return what runs everywhere, and where something else must.
+
+    Raises:
+        NotImplementedError: the named one declines here.
+    """
+    if name is None and PREFERRED in PLAIN:
+        order = sorted(PLAIN, key=lambda plain: plain != PREFERRED)
+    else:
+        order = list(PLAIN)
+    if name in PLAIN:
+        _raise_if(name, PLAIN[name].decline(dtype, _platform()))
+        return name, {}
+    best = {
+        platform: next(n for n in order if not PLAIN[n].decline(dtype, platform))
+        for platform in PLATFORMS
     }
-    if not others:
-        return default(lattice, emissions, *more)
-    return lax.platform_dependent(lattice, emissions, *more, default=default, **others)
+    others = {p: other for p, other in best.items() if other != best["cpu"]}
+    return best["cpu"], others
 
 
-def _first(dtype: jnp.dtype, platform: str) -> str:
-    return next(n for n, module in TABLE.items() if not module.decline(dtype, platform))
+def _raise_if(name: str, reason: str | None) -> None:
+    if reason:
+        raise NotImplementedError(f"{name}: {reason}. Or pass implementation=None")
+
+
+def _platform() -> str:
+    """Return the platform of the devices here, as lowering calls it."""
+    backend = jax.default_backend()
+    if backend != "gpu":
+        return backend
+    version = jax.devices()[0].client.platform_version
+    return "rocm" if "rocm" in version.lower() else "cuda"
+
+
+def _dtype(problem: Problem) -> Any:
+    return jax.numpy.dtype(problem.scores.dtype)

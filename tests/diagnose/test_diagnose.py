@@ -11,7 +11,7 @@ import pytest
 
 import jax_ctc
 from jax_ctc._diagnose.batch import read_batch
-from jax_ctc._diagnose.guess import frequencies, log_guess, prefixes
+from jax_ctc._diagnose.guess import frequencies, log_guess
 from jax_ctc._diagnose.judge import mixed
 from jax_ctc._diagnose.pairs import edit_distance
 from jax_ctc._diagnose.structure import trailing
@@ -82,22 +82,6 @@ def test_a_guess_in_groups_errs_high():
         exact = np.log(share @ np.exp(-losses))
         assert exact <= few[1] <= exact + slack
         assert few[0] == pytest.approx(log_probs[0, :, 0].sum(), rel=1e-5)
-
-
-def test_prefixes():
-    """Log p of the first n labels, in one pass, is minus the loss of each."""
-    rng = np.random.default_rng(3)
-    log_probs = log_softmax(2 * rng.normal(size=(1, 6, 4))).astype(np.float32)
-    labels = np.array([2, 2, 1])
-    got = prefixes(
-        jnp.asarray(log_probs[:, :, labels]),
-        jnp.asarray(log_probs[:, :, 0]),
-        jnp.array([[True, False, True]]),
-        jnp.array([5]),
-    )[0]
-    for n in range(4):
-        exact = -loss_by_enumeration(log_probs[0, :5], labels[:n])
-        np.testing.assert_allclose(got[n], exact, rtol=1e-5)
 
 
 def test_the_guess_is_beaten_by_chance_as_rarely_as_it_says():

@@ -1,12 +1,14 @@
 """Every implementation in the table passes the contract."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jax_ctc
 from jax_ctc import _recursion
-from jax_ctc._lattice.emissions import ClassEmissions
-from jax_ctc._lattice.topology import build, class_ids
+from jax_ctc._checks.arrays import Batch
+from jax_ctc._lattice.pose import Spec, pose
 from jax_ctc._recursion import blocked
 from jax_ctc._recursion.blocked import chunks
 from tests import contract
@@ -23,7 +25,7 @@ READ = [case.name for case in tagged("ci") if case.batch == 4]
 READ += ["no_labels", "many_chunks", "untrained"]
 
 
-@pytest.fixture(scope="module", params=_recursion.NAMES)
+@pytest.fixture(scope="module", params=_recursion.names())
 def implementation(request):
     """Each line of the table."""
     return request.param
@@ -90,40 +92,48 @@ def test_more_padding(implementation, name):
     contract.check_more_padding(implementation, name)
 
 
-def emissions_of(name):
-    """Pose a case as an implementation sees it."""
-    logits, labels, logit_lengths, label_lengths, blank_id = named(name).make()
-    ids = class_ids(
-        jnp.asarray(labels),
-        jnp.asarray(label_lengths),
-        blank_id=blank_id,
-        num_classes=logits.shape[2],
-    )
-    lattice = build(
-        jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(len(logits), bool)
-    )
-    emissions = ClassEmissions.of(
-        jnp.asarray(logits), ids, jnp.asarray(logit_lengths), normalise=True
-    )
-    return lattice, emissions
+def problem_of(batch):
+    """Pose a batch as an implementation sees it."""
+    *arrays, blank_id = batch
+    return pose(Spec(blank_id), Batch(*map(jnp.asarray, arrays)))[0]
 
 
 def test_both_methods_agree_on_log_z(implementation):
     """Forward alone, and forward with backward, are one lattice."""
-    lattice, emissions = emissions_of("many_chunks")
-    forward = _recursion.forward(implementation, lattice, emissions)
-    both, _ = _recursion.forward_backward(implementation, lattice, emissions)
-    np.testing.assert_array_equal(forward, both)
+    problem = problem_of(named("many_chunks").make())
+
+    @jax.jit
+    def both(problem):
+        forward = _recursion.forward(implementation, problem, normalise=True)
+        return forward, _recursion.forward_backward(
+            implementation, problem, normalise=True
+        )[0]
+
+    np.testing.assert_array_equal(*both(problem))
+
+
+def test_prefixes(implementation):
+    """Log p of the first n labels, in one pass, is minus the loss of each."""
+    batch = named("ragged").make()
+    log_p = _recursion.read(
+        implementation, "prefixes", problem_of(batch), normalise=True
+    )
+    for n in range(batch.labels.shape[1] + 1):
+        shorter = batch._replace(label_lengths=np.minimum(batch.label_lengths, n))
+        *arrays, blank_id = shorter
+        loss = jax_ctc.ctc_loss(*arrays, blank_id=blank_id, implementation="scan")
+        inside = n <= batch.label_lengths
+        np.testing.assert_allclose(-log_p[inside, n], loss[inside], rtol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 23, 24, 25, 37, 600, 601, 4000, 65_537])
 def test_plan_covers_the_frames(frames, monkeypatch):
     """Chunks cover T with less than one to spare; blocks keep to 24 frames."""
-    lattice, emissions = emissions_of("plain")
-    emissions = emissions.with_scores(jnp.zeros((4, frames, 6)))
+    problem = problem_of(named("plain").make())
+    problem = problem._replace(scores=jnp.zeros((4, frames, 6)))
     for budget in (0, 2**40):
         monkeypatch.setattr(chunks, "_KEEP_BYTES", budget)
-        plan = chunks.make_plan(lattice, emissions)
+        plan = chunks.make_plan(problem, normalise=True)
         assert plan.renorm <= 24
         assert plan.chunk % plan.renorm == 0
         assert 0 <= plan.num_chunks * plan.chunk - frames < plan.chunk
@@ -149,18 +159,11 @@ def test_every_raggedness(frames, monkeypatch):
             labels=np.tile(np.array([1, 2, 3, 4], np.int32), (4, 1)),
         )
     )
-    logits, labels, logit_lengths, label_lengths, _ = batch
-    lattice = build(jnp.asarray(labels), jnp.asarray(label_lengths), jnp.ones(4, bool))
-    ids = class_ids(
-        jnp.asarray(labels), jnp.asarray(label_lengths), blank_id=0, num_classes=6
-    )
-    emissions = ClassEmissions.of(
-        jnp.asarray(logits), ids, jnp.asarray(logit_lengths, jnp.int32), normalise=True
-    )
-    whole = blocked.forward_backward(lattice, emissions)
+    problem = problem_of(batch)
+    whole = blocked.forward_backward(problem, normalise=True)
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
     monkeypatch.setattr(chunks, "RENORM_FRAMES", 2)
-    assert frames <= 2 or chunks.make_plan(lattice, emissions).num_chunks > 1
-    pieces = blocked.forward_backward(lattice, emissions)
+    assert frames <= 2 or chunks.make_plan(problem, normalise=True).num_chunks > 1
+    pieces = blocked.forward_backward(problem, normalise=True)
     np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)
     np.testing.assert_allclose(pieces[1], whole[1], atol=1e-6)

@@ -21,12 +21,11 @@ References:
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion.blocked import likelihood, stretches
 from jax_ctc._recursion.blocked.entropy import entropy, entropy_backward
+from jax_ctc._recursion.blocked.likelihood import posteriors, prefixes
 from jax_ctc._recursion.blocked.paths import best_path, sample_paths
-from jax_ctc._recursion.blocked.posteriors import posteriors
 
 __all__ = [
     "best_path",
@@ -36,6 +35,7 @@ __all__ = [
     "forward",
     "forward_backward",
     "posteriors",
+    "prefixes",
     "sample_paths",
 ]
 
@@ -47,17 +47,21 @@ def decline(dtype: jnp.dtype, platform: str) -> str | None:
     return None
 
 
-def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+def forward(
+    problem: Problem, *, normalise: bool, time_axes: tuple[str, ...] = ()
+) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    if emissions.time_axes:
-        return stretches.forward(lattice, emissions)
-    return likelihood.forward(lattice, emissions)
+    if time_axes:
+        return stretches.forward(problem, normalise=normalise, time_axes=time_axes)
+    return likelihood.forward(problem, normalise=normalise)
 
 
 def forward_backward(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool, time_axes: tuple[str, ...] = ()
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    if emissions.time_axes:
-        return stretches.forward_backward(lattice, emissions)
-    return likelihood.forward_backward(lattice, emissions)
+    if time_axes:
+        return stretches.forward_backward(
+            problem, normalise=normalise, time_axes=time_axes
+        )
+    return likelihood.forward_backward(problem, normalise=normalise)

@@ -8,14 +8,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice import emissions
+from jax_ctc._lattice.normaliser import Normaliser
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import LOG_CUTOFF, ZERO, Extended
 from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.two_floats import sum_frames, two_sum
-from jax_ctc._recursion.blocked.step import Emission, State, final, held
+from jax_ctc._recursion.blocked.step import (
+    Emission,
+    State,
+    at_end,
+    held,
+    ways_into,
+    zeros,
+)
 
 RENORM_FRAMES = 24  # at most
 _LEAST_CHUNK = 8
@@ -23,11 +31,13 @@ _KEEP_BYTES = 4 * 2**20
 
 
 class Plan(NamedTuple):
-    """How T frames are cut: chunks of `chunk` frames, renormalised every `renorm`."""
+    """How T frames are cut and read: static."""
 
-    renorm: int
-    chunk: int
+    renorm: int  # frames between two renormalisations, R
+    chunk: int  # frames of a chunk, K
     num_chunks: int
+    normalise: bool
+    is_stretch: bool = False  # more frames lie on other devices
 
 
 class Total(NamedTuple):
@@ -38,50 +48,62 @@ class Total(NamedTuple):
     is_bad: jax.Array
 
 
+class Chunk(NamedTuple):
+    """What was read of K frames."""
+
+    start: Int[Array, ""] | int
+    emission: Emission
+    here: Normaliser  # of its rows
+
+
 # How two ways to end become one number: `extended.plus` or `extended.maximum`.
 Join: TypeAlias = Callable[..., Extended]
 # step(carry, emission) -> carry, kept: one frame, and what is kept of it.
 Step: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
-# visit(carry, start, emission, kept) -> carry, out: one chunk, all arrays [K, ...].
-Visit: TypeAlias = Callable[[Any, Any, Emission, Any], tuple[Any, Any]]
+# visit(carry, chunk, kept) -> carry, out: one chunk; kept and out are [K, ...].
+Visit: TypeAlias = Callable[[Any, Chunk, Any], tuple[Any, Any]]
 # replay(visit, carry) -> carry, outs: every chunk from the right, outs [>= T, ...].
 Replay: TypeAlias = Callable[[Visit, Any], tuple[Any, Any]]
 
 
-def make_plan(lattice: Lattice, emissions: Emissions) -> Plan:
+def make_plan(problem: Problem, *, normalise: bool, is_stretch: bool = False) -> Plan:
     """Cut T frames so that boundaries and one chunk take the least memory together.
 
     T / K boundaries of `state` bytes and one chunk of K times `frame` bytes: K near
-    sqrt(T * state / frame), in whole blocks once it is longer than a block.
+    sqrt(T * state / frame), in whole runs of R frames once it is longer than one. A
+    problem whose alpha and scores are small is one chunk, and alpha is kept.
     """
-    num_frames = emissions.num_frames
-    batch, num_labels = lattice.can_skip.shape
-    states = batch * (2 * num_labels + 1)
+    batch, num_frames, num_classes = problem.scores.shape
+    states = batch * (2 * problem.can_skip.shape[1] + 1)
     state = 8 * states
-    # Of alpha, the product and the emission; no utterances need no bytes.
-    frame = max((8 + 4 + 4) * states + emissions.bytes_per_frame, 1)
+    scores = batch * num_classes * max(problem.scores.dtype.itemsize, 4)
+    # Of alpha, the product, the emission and scores; no utterances need no bytes.
+    frame = max((8 + 4 + 4) * states + scores, 1)
     chunk = num_frames
-    if num_frames * (state + emissions.bytes_per_frame) > _KEEP_BYTES:
+    if num_frames * (state + scores) > _KEEP_BYTES:
         least = math.isqrt(num_frames * state // frame) + 1
         chunk = min(max(least, _LEAST_CHUNK), num_frames)
         if chunk > RENORM_FRAMES:
             chunk -= chunk % RENORM_FRAMES
-    blocks = -(-chunk // RENORM_FRAMES)
-    renorm = -(-chunk // blocks)
-    return Plan(renorm, renorm * blocks, -(-num_frames // (renorm * blocks)))
+    runs = -(-chunk // RENORM_FRAMES)
+    renorm = -(-chunk // runs)
+    chunk = renorm * runs
+    return Plan(renorm, chunk, -(-num_frames // chunk), normalise, is_stretch)
+
+
+def nothing_yet(problem: Problem) -> Total:
+    """Return the total of no frames."""
+    zero = zeros(problem)
+    return Total(zero, zero, zero != 0)
 
 
 def forward_chunks(
-    emissions: Emissions,
-    plan: Plan,
-    step: Step,
-    start: Any,
-    zero: Float[Array, " B"],
+    problem: Problem, plan: Plan, step: Step, start: Any
 ) -> tuple[Any, Total, Replay]:
     """Step through all frames; return the end, and how to replay them from the right.
 
-    Only the carry at each chunk's left end is stored, and a replay computes what
-    `step` keeps anew, one chunk at a time.
+    Only the carry at each chunk's left end is stored, and what normalises its frames;
+    a replay computes what `step` keeps anew, one chunk at a time. One chunk runs once.
     """
 
     def forget(carry: Any, emission: Emission) -> tuple[Any, None]:
@@ -89,57 +111,63 @@ def forward_chunks(
 
     def body(carry: tuple, start: Any) -> tuple:
         state, total = carry
-        emission, total = read(emissions, start, plan, total)
-        return (sweep(forget, state, emission, plan)[0], total), state
+        chunk, total = read(problem, start, plan, total)
+        end, _ = sweep(forget, state, chunk.emission, plan)
+        return (end, total), (state, chunk.here)
 
-    ignored = Total(zero, zero, zero != 0)
     if plan.num_chunks == 1:
-        emission, total = read(emissions, 0, plan, ignored)
-        end, kept = sweep(step, start, emission, plan)
-        return end, total, lambda visit, carry: visit(carry, 0, emission, kept)
+        chunk, total = read(problem, 0, plan, nothing_yet(problem))
+        end, kept = sweep(step, start, chunk.emission, plan)
+        return end, total, lambda visit, carry: visit(carry, chunk, kept)
 
     starts = positions(plan.num_chunks) * plan.chunk
-    (end, total), boundaries = steady_scan(body, (start, ignored), starts)
+    carry = start, nothing_yet(problem)
+    (end, total), (states, heres) = steady_scan(body, carry, starts)
 
     def replay(visit: Visit, carry: Any) -> tuple[Any, Any]:
-        def body(carry: Any, chunk: tuple) -> tuple[Any, Any]:
-            start, boundary = chunk
-            emission, _ = read(emissions, start, plan, ignored)
-            _, kept = sweep(step, boundary, emission, plan)
-            return visit(carry, start, emission, kept)
+        def body(carry: Any, xs: tuple) -> tuple[Any, Any]:
+            start, state, here = xs
+            chunk, _ = read(problem, start, plan, total, here)
+            _, kept = sweep(step, state, chunk.emission, plan)
+            return visit(carry, chunk, kept)
 
-        carry, outs = steady_scan(body, carry, (starts, boundaries), reverse=True)
+        xs = starts, states, heres
+        carry, outs = steady_scan(body, carry, xs, reverse=True)
         return carry, _joined(outs)
 
     return end, total, replay
 
 
-def backward_chunks(
-    emissions: Emissions, plan: Plan, step: Step, end: Any, zero: Float[Array, " B"]
-) -> Any:
+def backward_chunks(problem: Problem, plan: Plan, step: Step, end: Any) -> Any:
     """Step through all frames from the right; return the carry before the first."""
-    ignored = Total(zero, zero, zero != 0)
 
     def body(carry: Any, start: Any) -> tuple[Any, None]:
-        emission, _ = read(emissions, start, plan, ignored)
-        return sweep(step, carry, emission, plan, reverse=True)[0], None
+        chunk, _ = read(problem, start, plan, nothing_yet(problem))
+        return sweep(step, carry, chunk.emission, plan, reverse=True)[0], None
 
     starts = positions(plan.num_chunks) * plan.chunk
     return steady_scan(body, end, starts, reverse=True)[0]
 
 
 def read(
-    emissions: Emissions, start: Any, plan: Plan, total: Total
-) -> tuple[Emission, Total]:
+    problem: Problem,
+    start: Int[Array, ""] | int,
+    plan: Plan,
+    total: Total,
+    here: Normaliser | None = None,
+) -> tuple[Chunk, Total]:
     """Read a chunk in extended range, and add its shifts to the running total."""
-    log = emissions.read(start, plan.chunk)
+    log, here = emissions.read(
+        problem, start, plan.chunk, normalise=plan.normalise, here=here
+    )
     shift = sum_frames(log.log_shift)
     high, error = two_sum(total.high, shift[0])
     total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
     emission = Emission(extended.from_log(log.blank), extended.from_log(log.label))
-    if emissions.time_axes:
-        emission = held(emission, start + positions(plan.chunk) >= emissions.num_frames)
-    return emission, total
+    if plan.is_stretch:
+        is_past = start + positions(plan.chunk) >= problem.scores.shape[1]
+        emission = held(emission, is_past)
+    return Chunk(start, emission, here), total
 
 
 def sweep(
@@ -147,48 +175,46 @@ def sweep(
 ) -> tuple[Any, Any]:
     """Scan over a chunk, renormalising the carry before every R frames."""
 
-    def block(carry: Any, xs: Any) -> tuple[Any, Any]:
+    def run(carry: Any, xs: Any) -> tuple[Any, Any]:
         return steady_scan(step, _renormalised(carry), xs, reverse=reverse)
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])
 
-    carry, kept = steady_scan(block, carry, jax.tree.map(split, xs), reverse=reverse)
+    carry, kept = steady_scan(run, carry, jax.tree.map(split, xs), reverse=reverse)
     return carry, _joined(kept)
 
 
 def log_z(
-    lattice: Lattice, end: State, total: Total, join: Join = extended.plus
+    problem: Problem, end: State, total: Total, join: Join = extended.plus
 ) -> tuple[Float[Array, " B"], Int[Array, "B 1"]]:
-    """Read Z = blank[N] + label[N-1] by a masked maximum; return log Z and its scale.
+    """Read log Z of Z = blank[N] + label[N-1], and the scale of alpha * beta.
 
-    With the shifts added back. The scale is Z's exponent without them, which is what
-    alpha * beta sums to in every frame; where Z is 0, so large that all products are 0.
+    The scale is Z's exponent without the shifts, which is what alpha * beta sums to in
+    every frame; where Z is 0, so large that all products are 0.
     """
-    z = extended.renormalise(join(*ends(lattice, end)))
-    log_value = extended.to_log(z) + (total.high + total.low)
-    log_value = jnp.where(log_value < LOG_CUTOFF, -jnp.inf, log_value)
+    z = _sums(problem, end, join)
+    log_value = at_end(problem, _nats(z, total), -jnp.inf)
     log_value = jnp.where(total.is_bad, jnp.nan, log_value)
-    scale = jnp.where(jnp.isfinite(log_value), z.exponent, -ZERO)
-    return log_value, scale[:, None]
+    exponent = at_end(problem, z.exponent, ZERO)
+    return log_value, jnp.where(jnp.isfinite(log_value), exponent, -ZERO)[:, None]
 
 
-def ends(lattice: Lattice, end: State) -> tuple[Extended, Extended]:
-    """Return blank[N] and label[N-1] of each utterance; 0 where there is no such."""
-    blank, label = (
-        Extended(
-            jnp.max(jnp.where(mark.exponent == 0, row.significand, 0), -1, initial=0),
-            jnp.max(
-                extended.select(mark.exponent == 0, row).exponent, -1, initial=ZERO
-            ),
-        )
-        for row, mark in zip(
-            end,
-            final(lattice, jnp.zeros_like(end.blank.significand[:, 0])),
-            strict=True,
-        )
-    )
-    return blank, label
+def log_prefixes(problem: Problem, end: State, total: Total) -> Float[Array, "B S"]:
+    """Read log(blank[n] + label[n-1]), of the first n labels alone, for every n."""
+    log_values = _nats(_sums(problem, end, extended.plus), total)
+    return jnp.where(total.is_bad[:, None], jnp.nan, log_values)
+
+
+def _sums(problem: Problem, end: State, join: Join) -> Extended:
+    """Return blank[n] + label[n-1]: as if one more frame followed, sure to be blank."""
+    return extended.renormalise(join(*ways_into(problem, end).blank))
+
+
+def _nats(z: Extended, total: Total) -> Float[Array, "B S"]:
+    """Return log z with the shifts added back, -inf beyond the cut-off."""
+    log_value = extended.to_log(z) + (total.high + total.low)[:, None]
+    return jnp.where(log_value < LOG_CUTOFF, -jnp.inf, log_value)
 
 
 def _joined(rows: Any) -> Any:

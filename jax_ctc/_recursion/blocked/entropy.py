@@ -25,37 +25,37 @@ References:
 
 import functools
 import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.frames import from_bits, to_bits
+from jax_ctc._lattice.occupancy import write_gradient
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import Extended
 from jax_ctc._recursion.blocked.chunks import (
+    Chunk,
     Plan,
     Replay,
-    ends,
     forward_chunks,
     log_z,
     make_plan,
     sweep,
 )
-from jax_ctc._recursion.blocked.product import Product, multiply, normaliser
+from jax_ctc._recursion.blocked.likelihood import Product, normalised, product
 from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
     Ways,
     advance,
+    at_end,
     final,
-    followers,
     initial,
     retreat,
     ways_into,
     ways_out,
-    zeros,
 )
 
 
@@ -74,70 +74,66 @@ class Known(NamedTuple):
 
 
 def entropy(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Return log p(labels), and the entropy in nats of the paths that say them.
 
     Where log p is not finite, the entropy means nothing.
     """
-    return _forward(lattice, emissions, make_plan(lattice, emissions))[:2]
+    return _forward(problem, make_plan(problem, normalise=normalise))[:2]
 
 
 def entropy_backward(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels), the entropy, and its gradient with respect to the scores.
 
     The softmax has no part in it: d/d log_emission sums to 0 over a frame's states.
     """
-    plan, zero = make_plan(lattice, emissions), zeros(emissions)
-    log_value, value, scale, replay = _forward(lattice, emissions, plan)
+    plan = make_plan(problem, normalise=normalise)
+    log_value, value, scale, replay = _forward(problem, plan)
     is_alive = jnp.isfinite(log_value)
-    writer = emissions.unnormalised()
 
-    def write(carry: tuple, start: Any, emission: Emission, knowns: Known) -> tuple:
+    def write(carry: tuple, chunk: Chunk, knowns: Known) -> tuple:
         known, gradient = carry
-        known, product, paths = _backward(lattice, known, emission, knowns, scale, plan)
-        label, blank = _slopes(product, paths)
-        gradient = writer.write_gradient(
-            gradient, start, -jnp.sum(blank, axis=-1), -label, is_alive
+        known, products, paths = _backward(
+            problem, known, chunk.emission, knowns, scale, plan
+        )
+        gradient = write_gradient(
+            problem, gradient, chunk.start, -_slopes(products, paths), None, is_alive
         )
         return (known, gradient), None
 
-    end = _certain(final(lattice, zero))
-    (_, gradient), _ = replay(write, (end, jnp.zeros_like(emissions.scores)))
-    return log_value, value, gradient
+    empty = to_bits(jnp.zeros_like(problem.scores))
+    (_, gradient), _ = replay(write, (_certain(final(problem)), empty))
+    return log_value, value, from_bits(gradient, problem.scores.dtype)
 
 
 def _forward(
-    lattice: Lattice, emissions: Emissions, plan: Plan
+    problem: Problem, plan: Plan
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Int[Array, "B 1"], Replay]:
     """Return log p, the entropy, the scale of Z, and the replay that keeps `Known`."""
-    zero = zeros(emissions)
 
     def step(known: Known, emission: Emission) -> tuple[Known, Known]:
         known = Known(
-            advance(lattice, known.state, emission),
+            advance(problem, known.state, emission),
             _mean_surprisals(
-                ways_into(lattice, known.state), _entropies_into(known.entropies)
+                ways_into(problem, known.state), _entropies_into(known.entropies)
             ),
         )
         return known, known
 
-    start = _certain(initial(lattice, zero))
-    end, total, replay = forward_chunks(emissions, plan, step, start, zero)
-    at_end = (mark.exponent == 0 for mark in final(lattice, zero))
-    of_ends = (
-        jnp.max(jnp.where(here, row, 0), axis=1, initial=0)
-        for here, row in zip(at_end, end.entropies, strict=True)
-    )
-    value = _mean_surprisal(ends(lattice, end.state), tuple(of_ends))
-    log_value, scale = log_z(lattice, end.state, total)
-    return log_value, value, scale, replay
+    start = _certain(initial(problem))
+    end, total, replay = forward_chunks(problem, plan, step, start)
+    # As if one more frame followed, sure to be blank.
+    into_blank, _ = _entropies_into(end.entropies)
+    values = _mean_surprisal(ways_into(problem, end.state).blank, into_blank)
+    log_value, scale = log_z(problem, end.state, total)
+    return log_value, at_end(problem, values, 0), scale, replay
 
 
 def _backward(
-    lattice: Lattice,
+    problem: Problem,
     known: Known,
     emission: Emission,
     knowns: Known,
@@ -145,50 +141,31 @@ def _backward(
     plan: Plan,
 ) -> tuple[Known, Product, Entropies]:
     """Return beta and G before the chunk; alpha * beta and F + G of its frames."""
-    may_follow = followers(lattice)
 
     def step(known: Known, xs: tuple) -> tuple[Known, tuple[Product, Entropies]]:
         emission, (alpha, reached) = xs
         beta, left = known
-        product = Product(
-            *(multiply(a, b, scale) for a, b in zip(alpha, beta, strict=True))
-        )
         paths = Entropies(*map(operator.add, reached, left))
         before = Known(
-            retreat(may_follow, beta, emission),
-            _mean_surprisals(
-                ways_out(may_follow, beta, emission), _entropies_out(left)
-            ),
+            retreat(problem, beta, emission),
+            _mean_surprisals(ways_out(problem, beta, emission), _entropies_out(left)),
         )
-        return before, (product, paths)
+        return before, (product(alpha, beta, scale), paths)
 
     xs = (emission, knowns)
-    known, (product, paths) = sweep(step, known, xs, plan, reverse=True)
-    return known, product, paths
+    known, (products, paths) = sweep(step, known, xs, plan, reverse=True)
+    return known, products, paths
 
 
-def _slopes(
-    product: Product, paths: Entropies
-) -> tuple[Float[Array, "K B U"], Float[Array, "K B U+1"]]:
-    """Return posterior * (E - H) of each label, and of each blank."""
-    _, total = normaliser(product)
-    posteriors = [row / total[..., None] for row in product]
-    surprisals = [
-        path - jnp.log(jnp.where(posterior > 0, posterior, 1))
-        for path, posterior in zip(paths, posteriors, strict=True)
-    ]
-    mean = functools.reduce(
-        operator.add,
-        (
-            jnp.sum(posterior * surprisal, axis=-1)
-            for posterior, surprisal in zip(posteriors, surprisals, strict=True)
-        ),
-    )
-    blank, label = (
-        posterior * (surprisal - mean[..., None])
-        for posterior, surprisal in zip(posteriors, surprisals, strict=True)
-    )
-    return label, blank
+def _slopes(products: Product, paths: Entropies) -> Float[Array, "K B S"]:
+    """Return posterior * (E - H) of each label, and of all blanks together."""
+    posterior = jnp.concatenate(normalised(products), axis=2)
+    path = jnp.concatenate(paths, axis=2)
+    surprisal = path - jnp.log(jnp.where(posterior > 0, posterior, 1))
+    mean = jnp.sum(posterior * surprisal, axis=2, keepdims=True)
+    slope = posterior * (surprisal - mean)
+    blank, label = jnp.split(slope, [products.blank.shape[2]], axis=2)
+    return jnp.concatenate([label, jnp.sum(blank, axis=2, keepdims=True)], axis=2)
 
 
 def _certain(state: State) -> Known:

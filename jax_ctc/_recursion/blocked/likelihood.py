@@ -1,56 +1,107 @@
-"""The sum over all paths, and its gradient."""
+"""The sum over all paths, its gradient, and how probable each state is."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.frames import from_bits, to_bits
+from jax_ctc._lattice.occupancy import write_gradient
+from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers import extended
+from jax_ctc._numbers.extended import ZERO, Extended
 from jax_ctc._recursion.blocked.chunks import (
+    Chunk,
     Plan,
     Replay,
     forward_chunks,
+    log_prefixes,
     log_z,
     make_plan,
+    sweep,
 )
-from jax_ctc._recursion.blocked.product import keep_alpha, normaliser, products_of
-from jax_ctc._recursion.blocked.step import Emission, State, final, initial, zeros
+from jax_ctc._recursion.blocked.step import (
+    Emission,
+    State,
+    advance,
+    final,
+    initial,
+    retreat,
+)
 
 
-def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+class Product(NamedTuple):
+    """alpha * beta of one frame or of many; divided by their sum, posteriors."""
+
+    blank: Float[Array, "... B U+1"]
+    label: Float[Array, "... B U"]
+
+
+def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    return _alpha(lattice, emissions, make_plan(lattice, emissions))[0]
+    return keep_alpha(problem, make_plan(problem, normalise=normalise))[0]
+
+
+def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
+    """Return log p of the first n labels alone, for every n from 0 to U."""
+    plan = make_plan(problem, normalise=normalise)
+    end, total, _ = forward_chunks(problem, plan, alpha_step(problem), initial(problem))
+    return log_prefixes(problem, end, total)
 
 
 def forward_backward(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan = make_plan(lattice, emissions)
-    log_value, scale, replay = _alpha(lattice, emissions, plan)
-    beta = final(lattice, zeros(emissions))
-    gradient = write_gradient(
-        lattice, emissions, plan, replay, beta, scale, jnp.isfinite(log_value)
+    plan = make_plan(problem, normalise=normalise)
+    log_value, scale, replay = keep_alpha(problem, plan)
+    is_alive = jnp.isfinite(log_value)
+    return log_value, gradient_of(
+        problem, plan, replay, final(problem), scale, is_alive
     )
-    return log_value, gradient
 
 
-def _alpha(
-    lattice: Lattice, emissions: Emissions, plan: Plan
+def posteriors(
+    problem: Problem, *, normalise: bool
+) -> tuple[Float[Array, " B"], Float[Array, "T B U"], Float[Array, "T B U+1"]]:
+    """Return log p(labels), and the posteriors of the labels and of the blanks.
+
+    0 in dead utterances; padded frames hold what the end of the path would.
+    """
+    plan = make_plan(problem, normalise=normalise)
+    log_value, scale, replay = keep_alpha(problem, plan)
+
+    def visit(beta: State, chunk: Chunk, alphas: State) -> tuple[State, Product]:
+        return posteriors_of(problem, beta, chunk.emission, alphas, scale, plan)
+
+    _, (blank, label) = replay(visit, final(problem))
+    frames = problem.scores.shape[1]
+    return log_value, label[:frames], blank[:frames]
+
+
+def keep_alpha(
+    problem: Problem, plan: Plan
 ) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Replay]:
     """Return log p(labels), its scale, and how to replay alpha from the right."""
-    zero = zeros(emissions)
     end, total, replay = forward_chunks(
-        emissions, plan, keep_alpha(lattice), initial(lattice, zero), zero
+        problem, plan, alpha_step(problem), initial(problem)
     )
-    return *log_z(lattice, end, total), replay
+    return *log_z(problem, end, total), replay
 
 
-def write_gradient(
-    lattice: Lattice,
-    emissions: Emissions,
+def alpha_step(problem: Problem) -> Any:
+    """Return the step that advances alpha, and keeps it."""
+
+    def step(alpha: State, emission: Emission) -> tuple[State, State]:
+        alpha = advance(problem, alpha, emission)
+        return alpha, alpha
+
+    return step
+
+
+def gradient_of(
+    problem: Problem,
     plan: Plan,
     replay: Replay,
     beta: State,
@@ -59,17 +110,63 @@ def write_gradient(
 ) -> Float[Array, "B T V"]:
     """Return the gradient of all frames, given beta after the last of them."""
 
-    # From the right: a ragged last chunk reaches back over its left neighbour's
-    # frames, and the neighbour then overwrites them.
-    def write(
-        carry: tuple[State, jax.Array], start: Any, emission: Emission, alphas: State
-    ) -> tuple[tuple[State, jax.Array], None]:
+    def write(carry: tuple, chunk: Chunk, alphas: State) -> tuple[tuple, None]:
         beta, gradient = carry
-        beta, product = products_of(lattice, beta, emission, alphas, scale, plan)
-        of_blank, total = normaliser(product)
-        blank, label = of_blank / total, product.label / total[..., None]
-        gradient = emissions.write_gradient(gradient, start, blank, label, is_alive)
+        beta, posterior = posteriors_of(
+            problem, beta, chunk.emission, alphas, scale, plan
+        )
+        of_blank = jnp.sum(posterior.blank, axis=2, keepdims=True)
+        of_class = jnp.concatenate([posterior.label, of_blank], axis=2)
+        here = chunk.here if plan.normalise else None
+        gradient = write_gradient(
+            problem, gradient, chunk.start, of_class, here, is_alive
+        )
         return (beta, gradient), None
 
-    (_, gradient), _ = replay(write, (beta, jnp.zeros_like(emissions.scores)))
-    return gradient
+    empty = to_bits(jnp.zeros_like(problem.scores))
+    (_, gradient), _ = replay(write, (beta, empty))
+    return from_bits(gradient, problem.scores.dtype)
+
+
+def posteriors_of(
+    problem: Problem,
+    beta: State,
+    emission: Emission,
+    alphas: State,
+    scale: Int[Array, "B 1"],
+    plan: Plan,
+) -> tuple[State, Product]:
+    """Return beta before the chunk, and the posteriors of its frames.
+
+    Multiplied while beta is at hand, beta of a chunk is never stored.
+    """
+
+    def step(beta: State, frame: tuple[Emission, State]) -> tuple[State, Product]:
+        emission, alpha = frame
+        return retreat(problem, beta, emission), product(alpha, beta, scale)
+
+    beta, products = sweep(step, beta, (emission, alphas), plan, reverse=True)
+    return beta, normalised(products)
+
+
+def product(alpha: State, beta: State, scale: Int[Array, "B 1"]) -> Product:
+    """Return alpha * beta / 2**scale, at most about 2 in an utterance alive."""
+
+    def multiply(a: Extended, b: Extended) -> jax.Array:
+        significand = a.significand * b.significand
+        # Two ZEROs are all that int32 holds.
+        exponent = jnp.maximum(a.exponent + b.exponent, ZERO) - scale
+        return significand * extended.power_of_two(exponent, significand.dtype)
+
+    return Product(*map(multiply, alpha, beta))
+
+
+def normalised(products: Product) -> Product:
+    """Return posteriors: each frame divided by its own sum.
+
+    By its own, not by Z: rounding that all states of a frame share then cancels. In
+    dead utterances the sum is 0, and 0 is what they keep.
+    """
+    total = sum(jnp.sum(row, axis=-1, keepdims=True) for row in products)
+    total = jnp.where(total > 0, total, 1)
+    return Product(*(row / total for row in products))

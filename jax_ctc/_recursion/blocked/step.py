@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import ZERO, Extended
 from jax_ctc._numbers.masks import is_at
@@ -44,90 +43,71 @@ class Ways(NamedTuple):
     label: tuple[Extended, Extended, Extended]  # from label[n], blank[n], label[n-1]
 
 
-def ways_into(lattice: Lattice, alpha: State) -> Ways:
+def ways_into(problem: Problem, alpha: State) -> Ways:
     """Return what each state of the next frame can come from, nearest first."""
     blank, label = alpha  # [B, U+1], [B, U]
     previous = pad(label, left=True)  # label[n-1], [B, U+1]
     stay = take(blank, slice(None, -1))  # [B, U]
-    skip = extended.select(lattice.can_skip, take(previous, slice(None, -1)))
+    skip = extended.select(problem.can_skip, take(previous, slice(None, -1)))
     return Ways((blank, previous), (label, stay, skip))
 
 
-def advance(lattice: Lattice, alpha: State, emission: Emission) -> State:
+def advance(problem: Problem, alpha: State, emission: Emission) -> State:
     """Return alpha of the next frame, given its emission."""
-    ways = ways_into(lattice, alpha)
-    moved = State(
-        extended.times(extended.plus(*ways.blank), emission.blank),
-        extended.times(extended.plus(*ways.label), emission.label),
-    )
-    return hold(emission, alpha, moved)
+    ways = ways_into(problem, alpha)
+    blank, label = extended.plus(*ways.blank), extended.plus(*ways.label)
+    return hold(emission, alpha, emit(State(blank, label), emission))
 
 
-def followers(lattice: Lattice) -> Bool[Array, "B U"]:
-    """Tell which labels may step straight to the next: can_skip[n+1]."""
-    may_follow = jnp.pad(lattice.can_skip[:, 1:], ((0, 0), (0, 1)))
-    return may_follow[:, : lattice.can_skip.shape[1]]  # U may be 0
-
-
-def retreat(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> State:
-    """Return beta of the frame before, given this frame's emission.
-
-    With b = p_t(blank) * blank and l = p_t(labels) * label:
-    blank'[n] = b[n] + l[n]
-    label'[n] = l[n] + b[n+1] + may_follow[n] * l[n+1]    may_follow[n] = can_skip[n+1]
-    """
-    ways = ways_out(may_follow, beta, emission)
+def retreat(problem: Problem, beta: State, emission: Emission) -> State:
+    """Return beta of the frame before, given this frame's emission."""
+    ways = ways_out(problem, beta, emission)
     moved = State(extended.plus(*ways.blank), extended.plus(*ways.label))
     return hold(emission, beta, moved)
 
 
-def emit(beta: State, emission: Emission) -> State:
-    """Return emission * beta: the ways on from a state, its own frame included."""
-    return State(
-        extended.times(beta.blank, emission.blank),
-        extended.times(beta.label, emission.label),
-    )
+def ways_out(problem: Problem, beta: State, emission: Emission) -> Ways:
+    """Return what each state of the frame before can go on to, nearest first.
 
-
-def ways_out(may_follow: Bool[Array, "B U"], beta: State, emission: Emission) -> Ways:
-    """Return what each state of the frame before can go on to, nearest first."""
-    return ways_on(may_follow, emit(beta, emission))
-
-
-def ways_on(may_follow: Bool[Array, "B U"], emitted: State) -> Ways:
-    """Return the same, given emission * beta."""
-    blank, label = emitted  # [B, U+1], [B, U]
+    With b = p_t(blank) * blank and l = p_t(labels) * label:
+    blank'[n] = b[n] + l[n]
+    label'[n] = l[n] + b[n+1] + can_skip[n+1] * l[n+1]
+    """
+    blank, label = emit(beta, emission)  # [B, U+1], [B, U]
     here = pad(label, left=False)  # [B, U+1], no label to follow the last
-    skip = extended.select(may_follow, take(here, slice(1, None)))  # [B, U]
+    can_skip = jnp.pad(problem.can_skip, ((0, 0), (0, 1)))[:, 1:]
+    skip = extended.select(can_skip, take(here, slice(1, None)))  # [B, U]
     return Ways((blank, here), (label, take(blank, slice(1, None)), skip))
 
 
-def initial(lattice: Lattice, zero: Float[Array, " B"]) -> State:
+def emit(state: State, emission: Emission) -> State:
+    """Return emission * state."""
+    return State(*map(extended.times, state, emission[:2]))
+
+
+def initial(problem: Problem) -> State:
     """Return alpha before the first frame: blank[0] = 1."""
-    num_labels = lattice.can_skip.shape[1]
-    return State(
-        _indicator(jnp.zeros_like(lattice.num_labels), num_labels + 1, zero),
-        _indicator(jnp.full_like(lattice.num_labels, -1), num_labels, zero),
-    )
+    start = jnp.zeros_like(problem.num_labels)
+    return _indicators(problem, start, start - 1)
 
 
-def final(lattice: Lattice, zero: Float[Array, " B"]) -> State:
+def final(problem: Problem) -> State:
     """Return beta after the last frame: blank[N] = label[N-1] = 1."""
-    num_labels = lattice.can_skip.shape[1]
-    end = lattice.num_labels
-    return State(
-        _indicator(end, num_labels + 1, zero),
-        _indicator(end - 1, num_labels, zero),
-    )
+    return _indicators(problem, problem.num_labels, problem.num_labels - 1)
 
 
-def zeros(emissions: Emissions) -> Float[Array, " B"]:
+def zeros(problem: Problem) -> Float[Array, " B"]:
     """Return zeros made from the lengths: inside `shard_map` they vary as alpha does.
 
-    A constant would not, and a scan may not start from a constant and then vary; nor
-    would the scores do, whose classes may lie on several devices when alpha does not.
+    A constant would not, and a scan may not start from a constant and then vary.
     """
-    return jnp.zeros_like(emissions.logit_lengths, accumulator(emissions.scores.dtype))
+    return jnp.zeros_like(problem.logit_lengths, accumulator(problem.scores.dtype))
+
+
+def at_end(problem: Problem, row: Array, empty: float | int) -> Array:
+    """Return row[b, N], or `empty`, less than all, where no path can end."""
+    here = is_at(problem.num_labels, row.shape[1])
+    return jnp.max(jnp.where(here, row, jnp.asarray(empty, row.dtype)), axis=1)
 
 
 def pad(row: Extended, *, left: bool) -> Extended:
@@ -147,16 +127,12 @@ def take(row: Extended, states: slice) -> Extended:
 
 def held(emission: Emission, is_held: Bool[Array, " K"]) -> Emission:
     """Return a chunk's emission, 1 in the frames that hold the state as it is."""
-
-    def one_where_held(number: Extended) -> Extended:
-        here = is_held[:, None, None]
-        return Extended(
-            jnp.where(here, 1, number.significand), jnp.where(here, 0, number.exponent)
-        )
-
-    return Emission(
-        one_where_held(emission.blank), one_where_held(emission.label), is_held
+    here = is_held[:, None, None]
+    blank, label = (
+        Extended(jnp.where(here, 1, x.significand), jnp.where(here, 0, x.exponent))
+        for x in emission[:2]
     )
+    return Emission(blank, label, is_held)
 
 
 def hold(emission: Emission, state: State, moved: State) -> State:
@@ -171,11 +147,17 @@ def hold(emission: Emission, state: State, moved: State) -> State:
     return jax.tree.map(lambda old, new: jnp.where(is_held, old, new), state, moved)
 
 
-def _indicator(
-    place: Int[Array, " B"], num_states: int, zero: Float[Array, " B"]
-) -> Extended:
-    """Return 1 in the state at the place given, 0 in the others."""
-    one = jnp.ones((1, num_states), zero.dtype) + zero[:, None]  # [B, n]
-    return Extended(
-        one, jnp.where(is_at(place, num_states), jnp.int32(0), jnp.int32(ZERO))
+def _indicators(
+    problem: Problem, blank: Int[Array, " B"], label: Int[Array, " B"]
+) -> State:
+    """Return 1 in the two states given, 0 in the others."""
+    num_labels, one = problem.can_skip.shape[1], zeros(problem)[:, None] + 1
+    return State(
+        *(
+            Extended(
+                jnp.broadcast_to(one, (one.shape[0], size)),
+                jnp.where(is_at(place, size), jnp.int32(0), jnp.int32(ZERO)),
+            )
+            for place, size in ((blank, num_labels + 1), (label, num_labels))
+        )
     )

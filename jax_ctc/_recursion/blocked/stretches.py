@@ -9,67 +9,71 @@ alpha before its stretch and the beta after it, and all write their gradients at
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.relay import Leg, relay
 from jax_ctc._numbers.two_floats import two_sum
 from jax_ctc._recursion.blocked.chunks import (
+    Plan,
     Total,
     backward_chunks,
     forward_chunks,
     log_z,
     make_plan,
+    nothing_yet,
 )
-from jax_ctc._recursion.blocked.likelihood import write_gradient
-from jax_ctc._recursion.blocked.product import keep_alpha, move_beta
-from jax_ctc._recursion.blocked.step import State, final, initial, zeros
+from jax_ctc._recursion.blocked.likelihood import alpha_step, gradient_of
+from jax_ctc._recursion.blocked.step import (
+    Emission,
+    State,
+    final,
+    initial,
+    retreat,
+)
 
 
-def forward(lattice: Lattice, emissions: Emissions) -> Float[Array, " B"]:
+def forward(
+    problem: Problem, *, normalise: bool, time_axes: tuple[str, ...]
+) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    [(_, (end, total))] = relay(_alpha(lattice, emissions), axes=emissions.time_axes)
-    return log_z(lattice, end, total)[0]
+    plan = make_plan(problem, normalise=normalise, is_stretch=True)
+    [(_, (end, total))] = relay(_alpha(problem, plan), axes=time_axes)
+    return log_z(problem, end, total)[0]
 
 
 def forward_backward(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool, time_axes: tuple[str, ...]
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan, zero = make_plan(lattice, emissions), zeros(emissions)
+    plan = make_plan(problem, normalise=normalise, is_stretch=True)
     ((alpha, _), (end, total)), (beta, _) = relay(
-        _alpha(lattice, emissions),
-        _beta(lattice, emissions),
-        axes=emissions.time_axes,
+        _alpha(problem, plan), _beta(problem, plan), axes=time_axes
     )
-    log_value, scale = log_z(lattice, end, total)
-    _, _, replay = forward_chunks(emissions, plan, keep_alpha(lattice), alpha, zero)
-    gradient = write_gradient(
-        lattice, emissions, plan, replay, beta, scale, jnp.isfinite(log_value)
-    )
-    return log_value, gradient
+    log_value, scale = log_z(problem, end, total)
+    _, _, replay = forward_chunks(problem, plan, alpha_step(problem), alpha)
+    is_alive = jnp.isfinite(log_value)
+    return log_value, gradient_of(problem, plan, replay, beta, scale, is_alive)
 
 
-def _alpha(lattice: Lattice, emissions: Emissions) -> Leg:
+def _alpha(problem: Problem, plan: Plan) -> Leg:
     """Return the way of alpha and of what it sums up: from before the first frame."""
-    plan, zero = make_plan(lattice, emissions), zeros(emissions)
 
     def run(state: tuple[State, Total]) -> tuple[State, Total]:
         alpha, total = state
-        alpha, own, _ = forward_chunks(
-            emissions, plan, keep_alpha(lattice), alpha, zero
-        )
+        alpha, own, _ = forward_chunks(problem, plan, alpha_step(problem), alpha)
         high, lost = two_sum(total.high, own.high)
         low = total.low + (lost + own.low)
         return alpha, Total(high, low, total.is_bad | own.is_bad)
 
-    return Leg(run, (initial(lattice, zero), Total(zero, zero, zero != 0)))
+    return Leg(run, (initial(problem), nothing_yet(problem)))
 
 
-def _beta(lattice: Lattice, emissions: Emissions) -> Leg:
+def _beta(problem: Problem, plan: Plan) -> Leg:
     """Return the way of beta: from after the last frame, to the left."""
-    plan, zero = make_plan(lattice, emissions), zeros(emissions)
+
+    def step(beta: State, emission: Emission) -> tuple[State, None]:
+        return retreat(problem, beta, emission), None
 
     def run(beta: State) -> State:
-        return backward_chunks(emissions, plan, move_beta(lattice), beta, zero)
+        return backward_chunks(problem, plan, step, beta)
 
-    return Leg(run, final(lattice, zero), reverse=True)
+    return Leg(run, final(problem), reverse=True)

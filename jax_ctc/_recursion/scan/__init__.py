@@ -13,7 +13,12 @@ References:
 import jax.numpy as jnp
 
 from jax_ctc._recursion.scan.entropy import entropy, entropy_backward
-from jax_ctc._recursion.scan.likelihood import forward, forward_backward, posteriors
+from jax_ctc._recursion.scan.likelihood import (
+    forward,
+    forward_backward,
+    posteriors,
+    prefixes,
+)
 from jax_ctc._recursion.scan.paths import best_path, sample_paths
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "forward",
     "forward_backward",
     "posteriors",
+    "prefixes",
     "sample_paths",
 ]
 

@@ -8,60 +8,57 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jax_ctc._lattice.protocol import Emissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.emissions import read_all
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion.scan.step import (
     advance,
-    ends,
+    at_end,
     frames_of,
     initial,
     log_sum,
     log_z,
-    read,
     ways_into,
 )
 
 
 def entropy(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Return log p(labels), and the entropy in nats of the paths that say them.
 
     Where log p is not finite, the entropy means nothing.
     """
-    log = emissions.read_all()
+    log = read_all(problem, normalise=normalise)
 
     def step(carry: tuple, frame: tuple) -> tuple[tuple, None]:
         alpha, of_blank, of_label = carry
-        ways = ways_into(lattice, alpha)
+        ways = ways_into(problem, alpha)
         previous = jnp.pad(of_label, ((0, 0), (1, 0)))  # [B, U+1]
         of_label = _mean_surprisal(
             ways.label, (of_label, of_blank[:, :-1], previous[:, :-1])
         )
         of_blank = _mean_surprisal(ways.blank, (of_blank, previous))
-        return (advance(lattice, alpha, frame), of_blank, of_label), None
+        return (advance(problem, alpha, frame), of_blank, of_label), None
 
-    alpha = initial(lattice, log)
+    alpha = initial(problem, log)
     start = alpha, jnp.zeros_like(alpha.blank), jnp.zeros_like(alpha.label)
     (alpha, of_blank, of_label), _ = lax.scan(step, start, frames_of(log))
-    of_ends = (
-        read(of_blank, lattice.num_labels, 0.0),
-        read(of_label, lattice.num_labels - 1, 0.0),
-    )
-    log_value = jnp.where(log.is_bad, jnp.nan, log_z(lattice, alpha))
-    return log_value, _mean_surprisal(ends(lattice, alpha), of_ends)
+    previous = jnp.pad(of_label, ((0, 0), (1, 0)))
+    values = _mean_surprisal(ways_into(problem, alpha).blank, (of_blank, previous))
+    log_value = jnp.where(log.is_bad, jnp.nan, log_z(problem, alpha))
+    return log_value, at_end(problem, values, 0)
 
 
 def entropy_backward(
-    lattice: Lattice, emissions: Emissions
+    problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels), the entropy, and its gradient by autodiff."""
 
     def read(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-        log_value, value = entropy(lattice, emissions.with_scores(scores))
+        log_value, value = entropy(problem._replace(scores=scores), normalise=normalise)
         return jnp.where(jnp.isfinite(log_value), value, 0), log_value
 
-    value, pull, log_value = jax.vjp(read, emissions.scores, has_aux=True)
+    value, pull, log_value = jax.vjp(read, problem.scores, has_aux=True)
     return log_value, value, pull(jnp.ones_like(value))[0]
 
 

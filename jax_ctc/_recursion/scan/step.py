@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jax_ctc._lattice.log_emissions import LogEmissions
-from jax_ctc._lattice.topology import Lattice
+from jax_ctc._lattice.emissions import LogEmissions
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.extended import LOG_CUTOFF
 from jax_ctc._numbers.masks import is_at
 
@@ -23,7 +23,7 @@ from jax_ctc._numbers.masks import is_at
 class State(NamedTuple):
     """One frame's alpha: nats below `high + low`, so that its maximum is 0."""
 
-    blank: Float[Array, "B U+1"]
+    blank: Float[Array, "B S"]
     label: Float[Array, "B U"]
     high: Float[Array, " B"]  # the sum of the maxima taken out so far ...
     low: Float[Array, " B"]  # ... and what rounding lost of it
@@ -44,22 +44,22 @@ def frames_of(log: LogEmissions) -> tuple[jax.Array, jax.Array, jax.Array]:
     return log.blank, log.label, log.log_shift
 
 
-def initial(lattice: Lattice, log: LogEmissions) -> State:
+def initial(problem: Problem, log: LogEmissions) -> State:
     """Return alpha before the first frame: blank[0] = 1, so log 1 = 0."""
     # Inside `shard_map` zeros made from the scores vary as the scores do.
     zero = jnp.zeros_like(log.log_shift[0])
-    num_labels = lattice.can_skip.shape[1]
-    start = jnp.zeros_like(lattice.num_labels)
+    num_labels = problem.can_skip.shape[1]
+    start = jnp.zeros_like(problem.num_labels)
     blank = jnp.where(is_at(start, num_labels + 1), zero[:, None], -jnp.inf)
     label = jnp.where(is_at(start - 1, num_labels), zero[:, None], -jnp.inf)
     return State(blank, label, zero, zero)
 
 
-def ways_into(lattice: Lattice, alpha: State) -> Ways:
+def ways_into(problem: Problem, alpha: State) -> Ways:
     """Return what each state of the next frame can come from, nearest first."""
     previous = jnp.pad(alpha.label, ((0, 0), (1, 0)), constant_values=-jnp.inf)
     stay = alpha.blank[:, :-1]  # [B, U]
-    skip = jnp.where(lattice.can_skip, previous[:, :-1], -jnp.inf)  # [B, U]
+    skip = jnp.where(problem.can_skip, previous[:, :-1], -jnp.inf)  # [B, U]
     return Ways((alpha.blank, previous), (alpha.label, stay, skip))
 
 
@@ -81,11 +81,11 @@ def log_sum(*terms: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def advance(
-    lattice: Lattice, alpha: State, frame: tuple, join: Join = log_sum
+    problem: Problem, alpha: State, frame: tuple, join: Join = log_sum
 ) -> State:
     """Return alpha of the next frame, normalised by its maximum."""
     emit_blank, emit_label, log_shift = frame  # [B, 1] (or [B, U+1]), [B, U], [B]
-    ways = ways_into(lattice, alpha)
+    ways = ways_into(problem, alpha)
     blank = emit_blank + join(*ways.blank)  # [B, U+1]
     label = emit_label + join(*ways.label)  # [B, U]
     peak = jnp.maximum(jnp.max(blank, axis=1), jnp.max(label, axis=1, initial=-jnp.inf))
@@ -95,29 +95,28 @@ def advance(
     return State(blank - peak[:, None], label - peak[:, None], high, low)
 
 
-def log_z(lattice: Lattice, end: State, join: Join = log_sum) -> Float[Array, " B"]:
-    """Read log(blank[N] + label[N-1]); beyond the cut-off it counts as impossible."""
-    value = join(*ends(lattice, end))
-    is_zero = ~(value + end.high > LOG_CUTOFF)
-    return jnp.where(
-        is_zero, -jnp.inf, jnp.where(is_zero, 0, value) + end.low + end.high
-    )
+def log_z(problem: Problem, end: State, join: Join = log_sum) -> Float[Array, " B"]:
+    """Read log(blank[N] + label[N-1]); -inf where no path can end."""
+    return at_end(problem, log_prefixes(problem, end, join), -jnp.inf)
 
 
-def ends(lattice: Lattice, end: State) -> tuple[jax.Array, jax.Array]:
-    """Return blank[N] and label[N-1] of each utterance; -inf where there is no such."""
-    return (
-        read(end.blank, lattice.num_labels, -jnp.inf),
-        read(end.label, lattice.num_labels - 1, -jnp.inf),
-    )
+def log_prefixes(
+    problem: Problem, end: State, join: Join = log_sum
+) -> Float[Array, "B S"]:
+    """Read log(blank[n] + label[n-1]); beyond the cut-off it counts as impossible.
+
+    As if one more frame followed, sure to be blank.
+    """
+    value = join(*ways_into(problem, end).blank)
+    is_zero = ~(value + end.high[:, None] > LOG_CUTOFF)
+    total = jnp.where(is_zero, 0, value) + end.low[:, None] + end.high[:, None]
+    return jnp.where(is_zero, -jnp.inf, total)
 
 
-def read(
-    row: Float[Array, "B n"], position: jax.Array, fill: float
-) -> Float[Array, " B"]:
-    """Return row[b, position[b]], or `fill`, below all, where there is no such."""
-    here = is_at(position, row.shape[1])
-    return jnp.max(jnp.where(here, row, fill), axis=1, initial=fill)
+def at_end(problem: Problem, row: Array, empty: float | int) -> Array:
+    """Return row[b, N], or `empty`, less than all, where no path can end."""
+    here = is_at(problem.num_labels, row.shape[1])
+    return jnp.max(jnp.where(here, row, jnp.asarray(empty, row.dtype)), axis=1)
 
 
 def _accumulate(

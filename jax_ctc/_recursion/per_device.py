@@ -1,0 +1,185 @@
+"""A kernel where one device runs it, XLA's own code where a compiler must split it.
+
+A kernel is one opaque call: no compiler can split it, and `vmap` would repeat it for
+one utterance at a time. Which platform a program is for, and whether it is to be split,
+is known only when it is lowered. So the choice is a primitive of its own:
+
+| where                                     | what runs                               |
+|-------------------------------------------|-----------------------------------------|
+| `vmap`                                    | the new axis joins the batch            |
+| one device, or all mesh axes manual       | the kernel of the platform              |
+| a batch that XLA shards, on CPU and CUDA  | the kernel, on each device's utterances |
+| the same on TPU; some mesh axes manual    | plain XLA, which the compiler can split |
+| `jax.export`                              | plain XLA, which every machine has      |
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers.precision import accumulator
+
+# function(problem, normalise=...) -> log p [B], or log p and the gradient [B, T, V]
+Function = Callable[..., Any]
+
+
+class Choice(NamedTuple):
+    """What runs on which platform, and what does on all others."""
+
+    kernels: tuple[tuple[str, Function], ...]
+    otherwise: tuple[tuple[str, Function], ...]
+    default: Function
+
+    def of(self, platform: str | None, *, is_kernel: bool) -> Function:
+        """Return what runs on a platform, by its kernel or in plain XLA."""
+        plain = dict(self.otherwise).get(platform or "", self.default)
+        return dict(self.kernels).get(platform or "", plain) if is_kernel else plain
+
+
+def per_device(
+    choice: Choice, problem: Problem, *, normalise: bool, has_gradient: bool
+) -> Any:
+    """Run what the choice says on the platform that this is lowered for."""
+    outs = _choose.bind(
+        *problem, choice=choice, normalise=normalise, has_gradient=has_gradient
+    )
+    return tuple(outs) if has_gradient else outs[0]
+
+
+_choose = Primitive("ctc_per_device")
+_choose.multiple_results = True
+
+
+def _flat(function: Function, normalise: bool, *arrays: Any) -> list[Any]:
+    out = function(Problem(*arrays), normalise=normalise)
+    return list(out) if isinstance(out, tuple) else [out]
+
+
+@_choose.def_impl
+def _(*arrays: Any, **static: Any) -> Any:
+    return jax.jit(functools.partial(_choose.bind, **static))(*arrays)
+
+
+@_choose.def_abstract_eval
+def _(*avals: Any, has_gradient: bool, **_: Any) -> list[Any]:
+    # The inputs vary over the same mesh axes, and so do the results.
+    scores, lengths = avals[0], avals[-1]
+    log_z = lengths.update(dtype=accumulator(scores.dtype), weak_type=False)
+    return [log_z, scores.update(weak_type=False)] if has_gradient else [log_z]
+
+
+def _batch(arrays: Any, axes: Any, **static: Any) -> tuple[Any, Any]:
+    """Let the new axis join the batch."""
+    [size] = {
+        x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None
+    }
+    whole = [
+        jnp.broadcast_to(x[None], (size, *x.shape))
+        if axis is None
+        else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(arrays, axes, strict=True)
+    ]
+    outs = _choose.bind(
+        *(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) for x in whole), **static
+    )
+    batch = whole[0].shape[1]
+    return [x.reshape(size, batch, *x.shape[1:]) for x in outs], [0] * len(outs)
+
+
+batching.primitive_batchers[_choose] = _batch
+
+
+def _lower(context: Any, *values: Any, platform: str | None, **static: Any) -> Any:
+    choice, normalise = static["choice"], static["normalise"]
+    function = functools.partial(_flat, choice.of(platform, is_kernel=False), normalise)
+    kernel = choice.of(platform, is_kernel=True)
+    if not _is_exported(context):
+        if _is_whole(context):
+            function = functools.partial(_flat, kernel, normalise)
+        elif platform in dict(choice.kernels) and _is_partitioned(context, platform):
+            function = _split_by_batch(kernel, normalise, static["has_gradient"])
+    return mlir.lower_fun(function, multiple_results=True)(context, *values)
+
+
+mlir.register_lowering(_choose, functools.partial(_lower, platform=None))
+for _platform in ("cpu", "cuda", "rocm", "tpu"):
+    mlir.register_lowering(
+        _choose, functools.partial(_lower, platform=_platform), platform=_platform
+    )
+
+
+# To ask how to split, XLA is handed Python by its devices, which JAX tells only to
+# primitives that are known to need them. Its list of these is private; without it a
+# sharded batch goes to plain XLA.
+with contextlib.suppress(ImportError, AttributeError):
+    from jax._src import dispatch
+
+    dispatch.prim_requires_devices_during_lowering.add(_choose)
+
+# What JAX says of a program that is being lowered is not public: it is read here, so
+# that anything unknown means plain XLA, and tests say when it has moved.
+
+
+def _is_exported(context: Any) -> bool:
+    parameters = getattr(context.module_context, "lowering_parameters", None)
+    return getattr(parameters, "for_export", True)
+
+
+def _is_whole(context: Any) -> bool:
+    """Tell whether nobody is to split what is lowered here."""
+    axes = context.module_context.axis_context
+    manual = getattr(axes, "manual_axes", None)
+    if manual is not None:  # inside `shard_map`
+        mesh = axes.mesh
+        everywhere = frozenset(manual) | frozenset(getattr(mesh, "manual_axes", ()))
+        return everywhere == frozenset(mesh.axis_names)
+    return getattr(axes, "num_devices", 1) in (1, None)
+
+
+def _is_partitioned(context: Any, platform: str) -> bool:
+    """Tell whether XLA asks here how to split: not on TPU, nor half inside a map."""
+    axes = context.module_context.axis_context
+    knows_devices = getattr(axes, "device_assignment", None) is not None
+    return platform in ("cpu", "cuda") and knows_devices
+
+
+# One letter an axis; only the batch may be sharded.
+_OPERANDS = "b t v, b s, b u, b, b"
+_RESULTS = {False: "b", True: "b, b t v"}
+
+
+@functools.cache
+def _split_by_batch(kernel: Function, normalise: bool, has_gradient: bool) -> Any:
+    """Return the kernel, which XLA may give each device its own utterances."""
+    local = functools.partial(_flat, kernel, normalise)
+
+    def partition(mesh: Any, arguments: Any, results: Any) -> Any:
+        spec = arguments[0].sharding.spec
+        batch = spec[0] if len(spec) else None
+
+        def place(x: Any) -> NamedSharding:
+            return NamedSharding(mesh, PartitionSpec(batch, *[None] * (x.ndim - 1)))
+
+        return (
+            mesh,
+            lambda *arrays: tuple(local(*arrays)),
+            tuple(map(place, results)),
+            tuple(map(place, arguments)),
+        )
+
+    function = custom_partitioning(lambda *arrays: tuple(local(*arrays)))
+    function.def_partition(
+        partition=partition,
+        sharding_rule=f"{_OPERANDS} -> {_RESULTS[has_gradient]}",
+        need_replication_factors=("t", "v", "s", "u"),
+    )
+    return lambda *arrays: list(function(*arrays))
