@@ -67,6 +67,7 @@ def forward_backward(arrays: Any, *, normalise: bool) -> tuple[jax.Array, jax.Ar
             _floats(*under_way, 4),
             _floats(*under_way, 2),
             _floats(walks, places, 4),
+            jax.ShapeDtypeStruct((walks, places), jnp.int32),
         ],
         (scores, peaks, rests, *posed[1:6], shifts, kept, gradient),
         grid=walks,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 MOST_LABELS = 4095
 
 _LANES = 32
-_WARPS = {1: 5, 2: 5, 4: 5, 8: 17}  # that walk, at most, for each R
+_WARPS = {1: 5, 2: 5, 4: 5, 8: 16}  # that walk, at most, for each R
 _READERS = 4  # warps that read scores for those that walk, where R < 8
 _WRITERS = 4  # warps that write the gradient, likewise
 _WIDE = 1024  # classes from which on a row has a block of threads
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
         """
         places = num_labels + 1
         labels = next(r for r in _WARPS if places <= _reach(r, _WARPS[r]))
-        warps = next(w for w in range(1, 18) if places <= _reach(labels, w))
+        warps = next(w for w in range(1, 17) if places <= _reach(labels, w))
         step = 8 // labels
         steps = -(-(-(-num_frames // 2)) // step)
         group = max(1, round(math.sqrt(num_frames) / 2 / 8)) * 8 // step
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
 def _reach(labels: int, warps: int) -> int:
     """Return how many places so many warps have."""
-    halo = -(-(8 // labels) // labels)
+    halo = -(-(8 // labels) // labels) if labels < 8 else 0
     return (warps * (_LANES - halo) + halo) * labels
 
 

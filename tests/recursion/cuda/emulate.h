@@ -35,7 +35,7 @@ struct Index {
 };
 inline unsigned emulation_seed = 0;
 inline int emulation_without = -1;
-constexpr int kMostWarps = 32, kMostCrews = 3, kStack = 64 << 10;
+constexpr int kMostWarps = 32, kMostCrews = 8, kStack = 64 << 10;
 
 inline float __int_as_float(int i) {
   float f;

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   std::vector<Pair> kept((size_t)2 * B * (a[kQ] + 1) * S), parked(2 * B * S);
   std::vector<Pair> rows((size_t)2 * B * 2 * a[kG] * a[kF] * S);
   std::vector<Occupancy> occupied(rows.size());
+  std::vector<int> order(2 * B * S);
 
   auto run = [&](const std::string& name, int grid, int block,
                  const std::vector<const void*>& buffers) {
@@ -43,6 +44,7 @@ int main(int argc, char** argv) {
   run("ctc_back_" + R, 2 * B, a[kBack],
       {x, peaks.data(), rests.data(), ids.data(), skips.data(), lengths.data(),
        counts.data(), dims, shifts.data(), kept.data(), gradient.data(), log_z.data(),
-       gradient.data(), rows.data(), occupied.data(), parked.data()});
+       gradient.data(), rows.data(), occupied.data(), parked.data(),
+       order.data()});
   for (float z : log_z) std::printf("%g\n", z);
 }

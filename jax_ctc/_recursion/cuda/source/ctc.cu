@@ -12,9 +12,9 @@
 using namespace ctc;
 
 #ifdef __CUDACC__
-#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#define BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 #else
-#define BOUNDS(threads)
+#define BOUNDS(threads, blocks)
 #endif
 
 #define ROWS(NAME, KIND)                                                              \
@@ -36,7 +36,8 @@ ROWS(float16, kFloat16)
 
 #define WALKS(R)                                                                      \
   extern "C" __global__ void BOUNDS(                                                  \
-      32 * (Layout<R>::kWarps + (Layout<R>::kApart ? kReaders : 0))) ctc_there_##R(   \
+      32 * (Layout<R>::kWarps + (Layout<R>::kApart ? kReaders : 0)),                  \
+      Layout<R>::kApart ? 2 : 1) ctc_there_##R(                                       \
       const void* __restrict__ scores, const float* __restrict__ peaks,               \
       const float* __restrict__ rests, const int* __restrict__ ids,                   \
       const unsigned char* __restrict__ skips, const int* __restrict__ lengths,       \
@@ -46,16 +47,17 @@ ROWS(float16, kFloat16)
   }                                                                                   \
   extern "C" __global__ void BOUNDS(                                                  \
       32 * (Layout<R>::kApart ? 2 * (Layout<R>::kWarps + kReaders) + kWriters                      \
-                              : Layout<R>::kWarps)) ctc_back_##R(                     \
+                              : Layout<R>::kWarps),                                   \
+      1) ctc_back_##R(                                                                \
       const void* __restrict__ scores, const float* __restrict__ peaks,               \
       const float* __restrict__ rests, const int* __restrict__ ids,                   \
       const unsigned char* __restrict__ skips, const int* __restrict__ lengths,       \
       const int* __restrict__ counts, const int* __restrict__ dims,                   \
       const double* __restrict__ shifts, const Pair* __restrict__ kept, const void*,  \
       float* __restrict__ log_z, void* gradient, Pair* rows, Occupancy* occupied,     \
-      Pair* parked) {                                                                 \
+      Pair* parked, int* order) {                                                     \
     back<R>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts, kept,    \
-            log_z, gradient, rows, occupied, parked);                                 \
+            log_z, gradient, rows, occupied, parked, order);                          \
   }
 WALKS(1)
 WALKS(2)

@@ -91,10 +91,11 @@ __device__ inline unsigned short half_of_float(float x) {
 }
 #endif
 
+// Without a branch, as `exp_below`.
 __device__ inline float widened(unsigned bits, int kind) {
-  if (kind == kFloat32) return __int_as_float(bits);
-  if (kind == kBFloat16) return __int_as_float(bits << 16);
-  return float_of_half((unsigned short)bits);
+  const float half = float_of_half((unsigned short)bits);
+  const float other = kind == kBFloat16 ? __int_as_float(bits << 16) : half;
+  return kind == kFloat32 ? __int_as_float(bits) : other;
 }
 __device__ inline float score_at(const void* scores, size_t i, int kind) {
   return kind == kFloat32 ? ((const float*)scores)[i]

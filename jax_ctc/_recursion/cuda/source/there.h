@@ -43,33 +43,25 @@ __device__ void there(const void* __restrict__ scores, const float* __restrict__
   }
   if (u.N < 0) return;
 
-  if (Layout<R>::kApart && warp >= warps) {
-    Reader<R> reader(u, side, half, warp - warps, lane);
-    reader.ask(0);
-    for (int c = 0; c <= half.steps; ++c) {
-      reader.answer(shared.table.of(c, reader.count), c);
-      reader.ask(c + 1);
-      meet_crew(c == 0 ? 2 : 3, 1, blockDim.x);
-    }
-    return;
-  }
-  Walker<R> walker(u, side, half, shared, 1, blockDim.x, warp, lane);
-  const Places<R>& who = walker.who;
+  Walker<R> walker(u, side, warp, lane);
   Column<R>& at = walker.at;
 #pragma unroll
   for (int r = 0; r < R; ++r) {
-    at.blank[r] = only_if(who.n + r == 0, {1.0f, 0});
+    at.blank[r] = only_if(walker.who.n + r == 0, {1.0f, 0});
     at.label[r] = none();
   }
-  walker.begin(0);
-  for (int c = 0; c < half.steps; ++c) {
-    if (c % d.G == 0) store(kept + (size_t)(c / d.G) * u.places, at, who, u.places);
-    walker.step(c + 1, c % Layout<R>::kSteps == 0, [&] {
+  constexpr bool kApart = Layout<R>::kApart;
+  Crew<R> crew(shared, u, side, half, 1, warps, warp, lane, !kApart || warp < warps,
+               !kApart || warp >= warps);
+  crew.steps(0, half.steps, 1, half.steps, true, [&](int c) {
+    if (c % d.G == 0) store(kept + (size_t)(c / d.G) * u.places, at, walker.who);
+    walker.step(shared.edges, crew.turn, c % Layout<R>::kSteps == 0, [&] {
 #pragma unroll
-      for (int f = 0; f < F; ++f) at = emit(ways(at, who, lane), who, walker.table(), f);
+      for (int f = 0; f < F; ++f)
+        walker.frame(crew.table(), f, [](int, Num, Num) {});
     });
-  }
-  store(kept + (size_t)d.Q * u.places, at, who, u.places);
+  });
+  if (crew.walks) store(kept + (size_t)d.Q * u.places, at, walker.who);
 }
 
 // Where two walks met, by one warp: log Z, and in `scale` its exponent without shifts.
