@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_ctc._recursion.cuda.launch import launch
-from jax_ctc._recursion.cuda.plan import MOST_LABELS, Plan, rows_per_block
+from jax_ctc._recursion.cuda.plan import MOST_LABELS, Cut, Layout, rows_per_block
 
 _KINDS = {"float32": 0, "bfloat16": 1, "float16": 2}
 
@@ -35,58 +35,54 @@ class _Posed(NamedTuple):
     lengths: jax.Array
     counts: jax.Array
     dims: jax.Array
-    plan: Plan
 
 
 def forward(arrays: Any, *, normalise: bool) -> jax.Array:
     """Return log p(labels); -inf where impossible, NaN where a frame is bad."""
-    posed = _pose(arrays, normalise=normalise, keep=False)
+    cut = Cut.nowhere(arrays.scores.shape[1])
+    posed = _pose(arrays, cut, normalise=normalise)
     peaks, rests = _rows(posed)
-    shifts, kept = _there(posed, peaks, rests)
+    shifts, kept = _there(posed, cut, peaks, rests)
     batch = len(posed.lengths)
     operands = (posed.skips, posed.counts, posed.dims, shifts, kept)
-    [log_z] = launch(
-        "ctc_meet", [_floats(batch)], operands, grid=batch, block=32, aliases=None
-    )
+    [log_z] = launch("ctc_meet", [_floats(batch)], operands, grid=batch, block=32)
     return log_z
 
 
 def forward_backward(arrays: Any, *, normalise: bool) -> tuple[jax.Array, jax.Array]:
     """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
-    posed = _pose(arrays, normalise=normalise, keep=True)
-    plan, scores = posed.plan, posed.scores
+    cut = Cut.of(arrays.scores.shape[1])
+    posed = _pose(arrays, cut, normalise=normalise)
     peaks, rests, gradient = _rows(posed, softmax=True)
-    shifts, kept = _there(posed, peaks, rests)
+    shifts, kept = _there(posed, cut, peaks, rests)
     walks, _, places, _ = kept.shape
-    under_way = (walks, 2, plan.group * plan.step, places)
+    layout = Layout.back(places - 1)
     log_z, gradient, *_ = launch(
-        f"ctc_back_{plan.labels}",
+        f"ctc_back_{layout.labels}",
         [
-            _floats(len(scores)),
-            jax.ShapeDtypeStruct(scores.shape, scores.dtype),
-            _floats(*under_way, 4),
-            _floats(*under_way, 2),
-            _floats(walks, places, 4),
-            jax.ShapeDtypeStruct((walks, places), jnp.int32),
+            _floats(walks // 2),
+            jax.ShapeDtypeStruct(gradient.shape, gradient.dtype),
+            _floats(walks, 2, cut.group, places, 4),  # what was laid down
+            _floats(walks, 2, cut.group, places, 2),  # occupancies
+            _floats(walks, places, 4),  # a column that is parked between turns
+            jax.ShapeDtypeStruct((walks, 3 * places + 2), jnp.int32),  # runs of labels
         ],
-        (scores, peaks, rests, *posed[1:6], shifts, kept, gradient),
+        (posed.scores, peaks, rests, *posed[1:], shifts, kept, gradient),
         grid=walks,
-        block=32 * plan.back_warps,
+        block=layout.threads,
         aliases={10: 1},
     )
     return log_z, gradient
 
 
-def _pose(arrays: Any, *, normalise: bool, keep: bool) -> _Posed:
+def _pose(arrays: Any, cut: Cut, *, normalise: bool) -> _Posed:
     scores = arrays.scores
-    batch, num_frames, num_classes = scores.shape
-    num_labels = arrays.can_skip.shape[1]
-    plan = Plan.of(num_frames, num_labels, keep=keep)
-    rows, _ = rows_per_block(num_classes)
+    rows, _ = rows_per_block(scores.shape[2])
     dims = (
-        *(batch, num_frames, num_classes, num_labels),
-        *(plan.group, plan.groups, normalise, _KINDS[scores.dtype.name]),
-        *(rows == 1, plan.warps),
+        *scores.shape,
+        arrays.can_skip.shape[1],
+        *cut,
+        *(normalise, _KINDS[scores.dtype.name], rows == 1),
     )
     return _Posed(
         scores,
@@ -95,7 +91,6 @@ def _pose(arrays: Any, *, normalise: bool, keep: bool) -> _Posed:
         arrays.logit_lengths,
         arrays.num_labels,
         jnp.asarray(np.array(dims, np.int32)),
-        plan,
     )
 
 
@@ -116,18 +111,21 @@ def _rows(posed: _Posed, *, softmax: bool = False) -> list[jax.Array]:
     )
 
 
-def _there(posed: _Posed, peaks: jax.Array, rests: jax.Array) -> list[jax.Array]:
-    """Return the shifts of each half (doubles, in two words), and columns kept."""
-    plan, walks = posed.plan, 2 * len(posed.lengths)
+def _there(
+    posed: _Posed, cut: Cut, peaks: jax.Array, rests: jax.Array
+) -> list[jax.Array]:
+    """Return the shift of each half (a double, in two words), and columns kept."""
+    walks, places = 2 * len(posed.lengths), posed.ids.shape[1]
+    layout = Layout.there(places - 1)
     return launch(
-        f"ctc_there_{plan.labels}",
+        f"ctc_there_{layout.labels}",
         [
-            jax.ShapeDtypeStruct((walks, plan.warps, 2), jnp.int32),
-            _floats(walks, plan.groups + 1, posed.ids.shape[1], 4),
+            jax.ShapeDtypeStruct((walks, 2), jnp.int32),
+            _floats(walks, cut.groups + 1, places, 4),
         ],
-        (posed.scores, peaks, rests, *posed[1:6]),
+        (posed.scores, peaks, rests, *posed[1:]),
         grid=walks,
-        block=32 * plan.there_warps,
+        block=layout.threads,
     )
 
 

@@ -30,6 +30,9 @@ using std::min;
 #define __restrict__
 #define __forceinline__ inline
 
+struct alignas(8) float2 {
+  float x, y;
+};
 struct Index {
   int x;
 };
@@ -251,7 +254,10 @@ T __shfl_up_sync(unsigned, T x, int k) {
   const int lane = threadIdx.x % 32;
   return exchange(x, lane >= k ? lane - k : lane);
 }
-inline bool __any_sync(unsigned, int x) {
-  for (int k = 16; k; k >>= 1) x |= __shfl_xor_sync(0, x, k);
-  return x != 0;
+inline unsigned __ballot_sync(unsigned, int x) {
+  int bits = (x != 0) << (threadIdx.x % 32);
+  for (int k = 16; k; k >>= 1) bits |= __shfl_xor_sync(0, bits, k);
+  return bits;
 }
+inline bool __any_sync(unsigned, int x) { return __ballot_sync(0, x) != 0; }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }

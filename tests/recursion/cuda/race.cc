@@ -2,7 +2,7 @@
 #include "host.cc"
 
 int main(int argc, char** argv) {
-  enum { kB, kT, kV, kU, kR, kW, kG, kQ, kF, kWide, kThere, kBack, kWithout, kCount };
+  enum { kB, kT, kV, kU, kR, kG, kQ, kF, kWide, kThere, kBack, kWithout, kCount };
   if (argc != kCount + 1) return 2;
   int a[kCount];
   for (int i = 0; i < kCount; ++i) a[i] = std::atoi(argv[i + 1]);
@@ -21,8 +21,8 @@ int main(int argc, char** argv) {
       skips[b * U + n] = n > 0 && ids[b * S + n] != ids[b * S + n - 1];
     }
   }
-  const int dims[] = {B, T, V, U, a[kG], a[kQ], 1, 0, a[kWide], a[kW]};
-  std::vector<double> shifts(2 * B * a[kW]);
+  const int dims[] = {B, T, V, U, a[kG], a[kQ], 1, 0, a[kWide]};
+  std::vector<double> shifts(2 * B);
   std::vector<float> gradient(scores.size());
   std::vector<Pair> kept((size_t)2 * B * (a[kQ] + 1) * S), parked(2 * B * S);
   std::vector<Pair> rows((size_t)2 * B * 2 * a[kG] * a[kF] * S);

@@ -15,17 +15,16 @@
 namespace ctc {
 
 // The group of steps from `first` of the other's walk once more.
-template <int R>
-__device__ __forceinline__ void again(Crew<R>& crew, Walker<R>& walker, int first,
+template <class L>
+__device__ __forceinline__ void again(Crew<L>& crew, Walker<L>& walker, int first,
                                       int count, int then, bool anew, Pair* rows) {
-  constexpr int F = Layout<R>::kFrames;
-  const Places<R>& who = walker.who;
+  const Places<L>& who = walker.who;
   Pair* row = rows + who.n;
   crew.steps(first, count, 1, then, anew, [&](int c) {
-    walker.step(crew.shared.edges, crew.turn, c % Layout<R>::kSteps == 0, [&] {
+    walker.step(crew.shared.edges, crew.turn, L::is_due(c), [&] {
 #pragma unroll
-      for (int f = 0; f < F; ++f) {
-        walker.frame(crew.table(), f, [&](int r, Num blank, Num label) {
+      for (int f = 0; f < L::F; ++f) {
+        walker.frame(crew.emissions(f), [&](int r, Num blank, Num label) {
           if (who.owns[r]) row[r] = {blank.m, blank.e, label.m, label.e};
         });
         row += walker.places;
@@ -41,14 +40,14 @@ __device__ __forceinline__ float product(Num a, Num b, int scale) {
 
 // The group of steps onward, from its last. Place n meets blank N - n and label N - n - 1
 // of what was laid down, which is asked for kAhead frames before.
-template <int R>
-__device__ __forceinline__ void onward(Crew<R>& crew, Walker<R>& walker, int first,
+template <class L>
+__device__ __forceinline__ void onward(Crew<L>& crew, Walker<L>& walker, int first,
                                        int count, bool anew, int N, int scale,
                                        const Pair* rows, Occupancy* occupied) {
-  constexpr int F = Layout<R>::kFrames;
-  constexpr int kAhead = !Layout<R>::kApart ? 0 : R < 4 ? F : 1;
+  constexpr int R = L::R, F = L::F;
+  constexpr int kAhead = !L::kApart ? 0 : R < 4 ? F : 1;
   constexpr int kHeld = kAhead > 0 ? kAhead : 1;
-  const Places<R>& who = walker.who;
+  const Places<L>& who = walker.who;
   const int places = walker.places, last = first + count - 1, j = N - who.n;
   Num blank[kHeld][R], label[kHeld][R];
 #pragma unroll
@@ -60,8 +59,8 @@ __device__ __forceinline__ void onward(Crew<R>& crew, Walker<R>& walker, int fir
   auto ask = [&](int f, bool is_there) {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      if (is_there && j - r >= 0) blank[f % kHeld][r] = {theirs[-r].bm, theirs[-r].be};
-      if (is_there && j - r >= 1) label[f % kHeld][r] = {theirs[-r - 1].lm, theirs[-r - 1].le};
+      read_if(is_there && j - r >= 0, blank[f % kHeld][r], &theirs[-r].bm);
+      read_if(is_there && j - r >= 1, label[f % kHeld][r], &theirs[-r - 1].lm);
     }
     theirs -= places;
   };
@@ -69,17 +68,17 @@ __device__ __forceinline__ void onward(Crew<R>& crew, Walker<R>& walker, int fir
 #pragma unroll
     for (int k = 1; k <= kAhead; ++k) ask(F - k, true);
   crew.steps(last, count, -1, first - 1, anew, [&](int c) {
-    const bool is_due = (crew.reader.half.steps - 1 - c) % Layout<R>::kSteps == 0;
+    const bool is_due = L::is_due(crew.reader.half.steps - 1 - c);
     walker.step(crew.shared.edges, crew.turn, is_due, [&] {
 #pragma unroll
       for (int f = F - 1; f >= 0; --f) {
         if (kAhead == 0) ask(f, true);
-        walker.frame(crew.table(), f, [](int, Num, Num) {});
+        walker.frame(crew.emissions(f), [](int, Num, Num) {});
 #pragma unroll
         for (int r = 0; r < R; ++r) {
           const Occupancy o = {product(walker.at.blank[r], blank[f % kHeld][r], scale),
                                product(walker.at.label[r], label[f % kHeld][r], scale)};
-          if (who.owns[r]) ours[r] = o;
+          write_if(who.owns[r], &ours[r], o);
         }
         ours -= places;
         if (kAhead > 0) ask(f - kAhead + (f < kAhead ? F : 0), f >= kAhead || c > first);
@@ -89,57 +88,46 @@ __device__ __forceinline__ void onward(Crew<R>& crew, Walker<R>& walker, int fir
 }
 
 // A block a half: the frames that the walk from the other side has been through.
-template <int R>
+template <class L>
 __device__ void back(const void* __restrict__ scores, const float* __restrict__ peaks,
                      const float* __restrict__ rests, const int* __restrict__ ids,
                      const unsigned char* __restrict__ skips,
                      const int* __restrict__ lengths, const int* __restrict__ counts,
                      const int* __restrict__ dims, const double* __restrict__ shifts,
                      const Pair* __restrict__ kept, float* __restrict__ log_z,
-                     void* gradient_, Pair* rows, Occupancy* occupied, Pair* parked,
-                     int* order) {
-  constexpr int F = Layout<R>::kFrames;
-  constexpr bool kApart = Layout<R>::kApart;
-  __shared__ Shared<R> shared[kApart ? 2 : 1];
+                     void* all_gradients, Pair* rows, Occupancy* occupied, Pair* parked,
+                     int* scratch) {
+  constexpr bool kApart = L::kApart;
+  __shared__ Shared<L> shared[kApart ? 2 : 1];
   __shared__ Met met;
-  const Dims d = dims_of(dims);
+  const Dims d(dims);
   const int b = blockIdx.x / 2, side = blockIdx.x % 2, other = 1 - side;
-  const int places = d.U + 1, frames = d.G * F;  // of a group
-  const int warps = Layout<R>::warps(places), lane = threadIdx.x % 32;
+  const int warps = L::warps(d.U + 1), lane = threadIdx.x % 32;
   const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
-  const Half<F> half(other, u.T);
-  char* gradient = (char*)gradient_ + (size_t)b * d.frames * d.V * (d.kind ? 2 : 4);
-  const size_t walk = (size_t)(d.Q + 1) * places;
+  const Half<L::F> half(other, u.T);
+  const size_t walk = (size_t)(d.Q + 1) * u.places;
   const Pair* starts = kept + (size_t)(2 * b + other) * walk;
-  const Pair* middle = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * places;
-  rows += (size_t)blockIdx.x * 2 * frames * places;
-  occupied += (size_t)blockIdx.x * 2 * frames * places;
-  parked += (size_t)blockIdx.x * places;
-  order += (size_t)blockIdx.x * places;
-  const int groups = u.N < 0 ? 0 : (half.steps + d.G - 1) / d.G;
+  const Pair* middle = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * u.places;
+  char* gradient =
+      (char*)all_gradients + (size_t)b * d.frames * d.V * (d.kind == kFloat32 ? 4 : 2);
+  rows += (size_t)blockIdx.x * 2 * d.group * u.places;
+  occupied += (size_t)blockIdx.x * 2 * d.group * u.places;
+  parked += (size_t)blockIdx.x * u.places;
+
+  // Groups of this walk's steps, the last of which is next to the middle.
+  const int steps = d.group / L::F;
+  const int groups = u.N < 0 ? 0 : (half.steps + steps - 1) / steps;
   auto has = [&](int g) { return g >= 0 && g < groups; };
-  auto count_of = [&](int g) { return min(d.G, half.steps - g * d.G); };
-  auto place_of = [&](int g) { return (size_t)((g & 1) * frames) * places; };
+  auto count_of = [&](int g) { return min(steps, half.steps - g * steps); };
+  auto place_of = [&](int g) { return (size_t)((g & 1) * d.group) * u.places; };
 
   const int crew_warps = kApart ? warps + kReaders : warps, warp = warp_index();
   const int number = kApart ? min(warp / crew_warps, 2) : 0;  // of the crew
   const int member = warp - number * crew_warps;
-  const int writers = kApart ? kWriters : warps;
-  const Writer writer{u,        side,  d.normalise, rests + (size_t)b * d.frames,
-                      gradient, order, member,      writers,
-                      lane};
+  const Writer writer(u, side, d.normalise, rests + (size_t)b * d.frames, gradient,
+                      scratch + blockIdx.x * Writer::scratch(u.places), member,
+                      kApart ? kWriters : warps, lane);
 
-  auto prepare = [&](int i) {
-    if (i == 0) writer.sort();
-    if (i == 1) writer.mark();
-    if (i > 0 || member > 0) return;
-    const Met found = meet(kept, shifts, skips, u.N, d, b, warps, lane);
-    if (lane == 0) met = found;
-    if (lane == 0 && side == 0) log_z[b] = found.log_z;
-  };
-  auto write = [&](int g) {
-    writer.write(half, g * d.G, count_of(g) * F, places, occupied + place_of(g));
-  };
   // A role does its part of each turn. At its end neighbours in the row of crews meet:
   // writers have the next turn's input from the crew onward, and that from the crew again.
   auto turns = [&](auto role) {
@@ -151,60 +139,65 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
       if (i == 0 && !met.alive) return writer.erase(half);
     }
   };
-  auto go_again = [&](Crew<R>& crew, Walker<R>& walker, int g, bool anew) {
-    walker.load(starts + (size_t)g * places);
-    again(crew, walker, g * d.G, count_of(g), (g - 1) * d.G, anew, rows + place_of(g));
+  auto go_again = [&](Crew<L>& crew, Walker<L>& walker, int g, bool anew) {
+    walker.load(starts + (size_t)g * u.places);
+    again(crew, walker, g * steps, count_of(g), (g - 1) * steps, anew, rows + place_of(g));
   };
-  auto go_onward = [&](Crew<R>& crew, Walker<R>& walker, int g, bool anew) {
-    onward(crew, walker, g * d.G, count_of(g), anew, u.N, met.scale, rows + place_of(g),
+  auto go_onward = [&](Crew<L>& crew, Walker<L>& walker, int g, bool anew) {
+    onward(crew, walker, g * steps, count_of(g), anew, u.N, met.scale, rows + place_of(g),
            occupied + place_of(g));
+  };
+  auto write = [&](int i, int g) {
+    if (i == 0) writer.sort();
+    if (i == 1 && member == 0) writer.find_runs();
+    if (i == 0 && member == 0) {
+      const Met found = meet(kept, shifts, skips, u.N, d, b, lane);
+      if (lane == 0) met = found;
+      if (lane == 0 && side == 0) log_z[b] = found.log_z;
+    }
+    if (has(g)) writer.write(half, g * steps, count_of(g) * L::F, occupied + place_of(g));
   };
 
   if constexpr (!kApart) {
     turns([&](int i, int g) {
-      prepare(i);
       if (has(g)) {
-        Walker<R> walker(u, other, warp, lane);
-        Crew<R> crew(shared[0], u, other, half, 1, warps, warp, lane, true, true);
+        Walker<L> walker(u, other, warp, lane);
+        Crew<L> crew(shared[0], u, other, half, 1, warps, warp, lane, true, true);
         go_again(crew, walker, g, true);
       }
       if (has(g + 1)) {
-        Walker<R> walker(u, side, warp, lane);
-        Crew<R> crew(shared[0], u, side, half, 1, warps, warp, lane, true, true);
+        Walker<L> walker(u, side, warp, lane);
+        Crew<L> crew(shared[0], u, side, half, 1, warps, warp, lane, true, true);
         walker.load(i == 1 ? middle : parked);
         go_onward(crew, walker, g + 1, true);
-        store(parked, walker.at, walker.who);
+        walker.store(parked);
       }
-      if (has(g + 2)) write(g + 2);
+      write(i, g + 2);
     });
   } else if (number == 2) {
-    turns([&](int i, int g) {
-      prepare(i);
-      if (has(g + 2)) write(g + 2);
-    });
+    turns([&](int i, int g) { write(i, g + 2); });
   } else if (number == 1 && member < warps) {
-    Walker<R> walker(u, side, member, lane);
-    Crew<R> crew(shared[1], u, side, half, 2, warps, member, lane, true, false);
+    Walker<L> walker(u, side, member, lane);
+    Crew<L> crew(shared[1], u, side, half, 2, warps, member, lane, true, false);
     walker.load(middle);
     turns([&](int i, int g) {
       if (has(g + 1)) go_onward(crew, walker, g + 1, i == 1);
     });
   } else if (number == 0 && member < warps) {
-    Walker<R> walker(u, other, member, lane);
-    Crew<R> crew(shared[0], u, other, half, 1, warps, member, lane, true, false);
+    Walker<L> walker(u, other, member, lane);
+    Crew<L> crew(shared[0], u, other, half, 1, warps, member, lane, true, false);
     turns([&](int i, int g) {
       if (has(g)) go_again(crew, walker, g, i == 0);
     });
   } else {
-    const int by = number == 0 ? 1 : -1;
-    Crew<R> crew(shared[number], u, number == 0 ? other : side, half, 1 + number, warps,
+    Crew<L> crew(shared[number], u, number == 0 ? other : side, half, 1 + number, warps,
                  member, lane, false, true);
     turns([&](int i, int g) {
       g += number;
       if (!has(g)) return;
-      const int begin = g * d.G + (number == 0 ? 0 : count_of(g) - 1);
-      const int then = number == 0 ? (g - 1) * d.G : g * d.G - 1;
-      crew.steps(begin, count_of(g), by, then, i == number, [](int) {});
+      const int begin = g * steps + (number == 0 ? 0 : count_of(g) - 1);
+      const int then = number == 0 ? (g - 1) * steps : g * steps - 1;
+      crew.steps(begin, count_of(g), number == 0 ? 1 : -1, then, i == number, [](int) {});
     });
   }
 }

@@ -12,9 +12,9 @@
 using namespace ctc;
 
 #ifdef __CUDACC__
-#define BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+#define BOUNDS(...) __launch_bounds__((__VA_ARGS__), 1)
 #else
-#define BOUNDS(threads, blocks)
+#define BOUNDS(...)
 #endif
 
 #define ROWS(NAME, KIND)                                                              \
@@ -34,35 +34,46 @@ ROWS(float32, kFloat32)
 ROWS(bfloat16, kBFloat16)
 ROWS(float16, kFloat16)
 
-#define WALKS(R)                                                                      \
-  extern "C" __global__ void BOUNDS(                                                  \
-      32 * (Layout<R>::kWarps + (Layout<R>::kApart ? kReaders : 0)),                  \
-      Layout<R>::kApart ? 2 : 1) ctc_there_##R(                                       \
+// So many warps walk, and so many threads there are, at most.
+template <int R>
+using There = Layout<R, R == 1 ? 8 : R < 8 ? 10 : 16>;
+template <int R>
+using Back = Layout<R, R < 8 ? 5 : 16>;
+template <class L>
+constexpr int kThere = 32 * (L::kApart ? L::kWarps + kReaders + 1 : L::kWarps);
+template <class L>
+constexpr int kBack = 32 * (L::kApart ? 2 * (L::kWarps + kReaders) + kWriters : L::kWarps);
+
+#define THERE(R)                                                                      \
+  extern "C" __global__ void BOUNDS(kThere<There<R>>) ctc_there_##R(                  \
       const void* __restrict__ scores, const float* __restrict__ peaks,               \
       const float* __restrict__ rests, const int* __restrict__ ids,                   \
       const unsigned char* __restrict__ skips, const int* __restrict__ lengths,       \
       const int* __restrict__ counts, const int* __restrict__ dims,                   \
       double* __restrict__ shifts, Pair* __restrict__ kept) {                         \
-    there<R>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts, kept);  \
-  }                                                                                   \
-  extern "C" __global__ void BOUNDS(                                                  \
-      32 * (Layout<R>::kApart ? 2 * (Layout<R>::kWarps + kReaders) + kWriters                      \
-                              : Layout<R>::kWarps),                                   \
-      1) ctc_back_##R(                                                                \
+    there<There<R>>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts,  \
+                    kept);                                                            \
+  }
+#define BACK(R)                                                                       \
+  extern "C" __global__ void BOUNDS(kBack<Back<R>>) ctc_back_##R(                     \
       const void* __restrict__ scores, const float* __restrict__ peaks,               \
       const float* __restrict__ rests, const int* __restrict__ ids,                   \
       const unsigned char* __restrict__ skips, const int* __restrict__ lengths,       \
       const int* __restrict__ counts, const int* __restrict__ dims,                   \
       const double* __restrict__ shifts, const Pair* __restrict__ kept, const void*,  \
       float* __restrict__ log_z, void* gradient, Pair* rows, Occupancy* occupied,     \
-      Pair* parked, int* order) {                                                     \
-    back<R>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts, kept,    \
-            log_z, gradient, rows, occupied, parked, order);                          \
+      Pair* parked, int* scratch) {                                                   \
+    back<Back<R>>(scores, peaks, rests, ids, skips, lengths, counts, dims, shifts,    \
+                  kept, log_z, gradient, rows, occupied, parked, scratch);            \
   }
-WALKS(1)
-WALKS(2)
-WALKS(4)
-WALKS(8)
+THERE(1)
+THERE(2)
+THERE(4)
+THERE(8)
+BACK(1)
+BACK(2)
+BACK(4)
+BACK(8)
 
 extern "C" __global__ void ctc_meet(const unsigned char* __restrict__ skips,
                                     const int* __restrict__ counts,

@@ -133,6 +133,28 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
+// Read a number if the condition holds, else leave it; one instruction and no branch.
+__device__ __forceinline__ void read_if(bool condition, Num& x, const void* from) {
+#ifdef __CUDACC__
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %2, 0; @p ld.global.v2.b32 {%0, %1}, [%3]; }"
+      : "+f"(x.m), "+r"(x.e)
+      : "r"((int)condition), "l"(__cvta_generic_to_global(from)));
+#else
+  if (condition) x = *(const Num*)from;
+#endif
+}
+
+__device__ __forceinline__ void write_if(bool condition, float2* to, float2 x) {
+#ifdef __CUDACC__
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %0, 0; @p st.global.v2.f32 [%1], {%2, %3}; }"
+               ::"r"((int)condition), "l"(__cvta_generic_to_global(to)), "f"(x.x), "f"(x.y)
+               : "memory");
+#else
+  if (condition) *to = x;
+#endif
+}
+
 // Barriers, numbered so that a test can take out each in turn.
 #ifdef __CUDACC__
 __device__ inline void meet_block(int) { asm volatile("bar.sync 0;" ::: "memory"); }

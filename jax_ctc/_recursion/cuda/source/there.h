@@ -1,67 +1,71 @@
 // There: both halves of each utterance, from its ends to the middle; and where they meet.
 #pragma once
-#include "walk.h"
+#include "crew.h"
 
 namespace ctc {
 
-// What the scores of a half's frames are to be shifted by: this warp's part of the sum.
-// NaN if a frame is bad.
+// What the scores of a half's frames are to be shifted by, summed by one warp; NaN if a
+// frame is bad.
 template <int F>
-__device__ double shift_of(const Half<F>& half, const float* __restrict__ peaks,
-                           const float* __restrict__ rests, int threads, bool normalise) {
+__device__ void sum_shifts(const Half<F>& half, const float* __restrict__ peaks,
+                           const float* __restrict__ rests, bool normalise, int lane,
+                           double* shift_of_half) {
   double shift = 0;
-  for (int i = threadIdx.x; i < half.length; i += threads) {
+  for (int i = lane; i < half.length; i += 32) {
     const int t = half.side ? half.T - 1 - i : i;
     const float peak = peaks[t], rest = rests[t];
     const bool good = fabsf(peak) < INFINITY && rest < INFINITY;
     shift += !good ? NAN : normalise ? -log1pf(rest) : peak;
   }
   for (int k = 16; k; k >>= 1) shift += __shfl_xor_sync(kAll, shift, k);
-  return shift;
+  if (lane == 0) *shift_of_half = shift;
 }
 
-// A block a half. Keeps the column before each group of steps, and the one in the middle.
-template <int R>
+// A block a half. Keeps the column before each group of frames, and the one in the
+// middle. One warp has no part in this: it sums shifts.
+template <class L>
 __device__ void there(const void* __restrict__ scores, const float* __restrict__ peaks,
                       const float* __restrict__ rests, const int* __restrict__ ids,
                       const unsigned char* __restrict__ skips,
                       const int* __restrict__ lengths, const int* __restrict__ counts,
                       const int* __restrict__ dims, double* __restrict__ shifts,
                       Pair* __restrict__ kept) {
-  constexpr int F = Layout<R>::kFrames;
-  __shared__ Shared<R> shared;
-  const Dims d = dims_of(dims);
+  __shared__ Shared<L> shared;
+  const Dims d(dims);
   const int b = blockIdx.x / 2, side = blockIdx.x % 2;
-  const int warps = Layout<R>::warps(d.U + 1), warp = warp_index(), lane = threadIdx.x % 32;
+  const int warps = L::warps(d.U + 1), warp = warp_index(), lane = threadIdx.x % 32;
   const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
-  const Half<F> half(side, u.T);
+  const Half<L::F> half(side, u.T);
   kept += (size_t)blockIdx.x * (d.Q + 1) * u.places;
-  if (warp < warps) {
+  if (warp == (L::kApart ? warps + kReaders : 0)) {
     const size_t row = (size_t)b * d.frames;
-    const double shift = shift_of(half, peaks + row, rests + row, 32 * warps, d.normalise);
-    if (lane == 0) shifts[(size_t)blockIdx.x * warps + warp] = shift;
+    sum_shifts(half, peaks + row, rests + row, d.normalise, lane, shifts + blockIdx.x);
+    if (L::kApart) return;
   }
   if (u.N < 0) return;
-
-  Walker<R> walker(u, side, warp, lane);
-  Column<R>& at = walker.at;
-#pragma unroll
-  for (int r = 0; r < R; ++r) {
-    at.blank[r] = only_if(walker.who.n + r == 0, {1.0f, 0});
-    at.label[r] = none();
+  if (L::kApart && warp >= warps) {
+    Crew<L> crew(shared, u, side, half, 1, warps, warp, lane, false, true);
+    crew.steps(0, half.steps, 1, half.steps, true, [](int) {});
+    return;
   }
-  constexpr bool kApart = Layout<R>::kApart;
-  Crew<R> crew(shared, u, side, half, 1, warps, warp, lane, !kApart || warp < warps,
-               !kApart || warp >= warps);
+  Walker<L> walker(u, side, warp, lane);
+  walker.start();
+  Crew<L> crew(shared, u, side, half, 1, warps, warp, lane, true, !L::kApart);
+  Pair *row = kept, *middle = kept + (size_t)d.Q * u.places;
+  int left = 0;  // steps of this group
   crew.steps(0, half.steps, 1, half.steps, true, [&](int c) {
-    if (c % d.G == 0) store(kept + (size_t)(c / d.G) * u.places, at, walker.who);
-    walker.step(shared.edges, crew.turn, c % Layout<R>::kSteps == 0, [&] {
+    if (left == 0) {
+      walker.store(row);
+      row += u.places;
+      left = d.group / L::F;
+    }
+    --left;
+    walker.step(shared.edges, crew.turn, L::is_due(c), [&] {
 #pragma unroll
-      for (int f = 0; f < F; ++f)
-        walker.frame(crew.table(), f, [](int, Num, Num) {});
+      for (int f = 0; f < L::F; ++f) walker.frame(crew.emissions(f), [](int, Num, Num) {});
     });
   });
-  if (crew.walks) store(kept + (size_t)d.Q * u.places, at, walker.who);
+  walker.store(middle);
 }
 
 // Where two walks met, by one warp: log Z, and in `scale` its exponent without shifts.
@@ -73,7 +77,7 @@ struct Met {
 
 __device__ inline Met meet(const Pair* __restrict__ kept, const double* __restrict__ shifts,
                            const unsigned char* __restrict__ skips, int N, const Dims& d,
-                           int b, int warps, int lane) {
+                           int b, int lane) {
   const int places = d.U + 1;
   const size_t walk = (size_t)(d.Q + 1) * places;
   const Pair* left = kept + (size_t)(2 * b) * walk + (size_t)d.Q * places;
@@ -100,8 +104,7 @@ __device__ inline Met meet(const Pair* __restrict__ kept, const double* __restri
     sum = plus(sum, other);
   }
   const Num z = renormalised(of_lane(sum, 0));
-  double shift = 0;
-  for (int w = 0; w < 2 * warps; ++w) shift += shifts[(size_t)(2 * b) * warps + w];
+  const double shift = shifts[2 * b] + shifts[2 * b + 1];
   float value = (float)fma((double)z.e, kLn2, log((double)z.m) + shift);
   const float cutoff = (float)((kZero + kGuard) * kLn2);
   if (N < 0 || z.e <= kZero + kGuard || value < cutoff) value = -INFINITY;
@@ -115,9 +118,9 @@ __device__ inline void only_meet(const unsigned char* __restrict__ skips,
                                  const double* __restrict__ shifts,
                                  const Pair* __restrict__ kept,
                                  float* __restrict__ log_z) {
-  const Dims d = dims_of(dims);
+  const Dims d(dims);
   const int b = blockIdx.x, lane = threadIdx.x % 32;
-  const Met met = meet(kept, shifts, skips, counts[b], d, b, dims[9], lane);
+  const Met met = meet(kept, shifts, skips, counts[b], d, b, lane);
   if (lane == 0) log_z[b] = met.log_z;
 }
 

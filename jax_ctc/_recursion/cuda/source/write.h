@@ -1,19 +1,17 @@
 // The gradient of a group of frames, from the occupancies of its places.
 //
-// Labels are put in order of class, once, so that a class is a run of labels; a segmented
-// scan sums each run, however long. Each frame's occupancies are divided by their own
-// sum, which cancels rounding that all of them share.
+// Labels are put in order of class, once, so that a class is a run of labels. A warp takes
+// some frames at a time; as many lanes as there are to spare sum a run. Each frame's
+// occupancies are divided by their own sum, which cancels rounding that all of them share.
 #pragma once
-#include "walk.h"
+#include "utterance.h"
 
 namespace ctc {
 
-constexpr int kWriters = 4;  // warps that write, where they have nothing else to do
+constexpr int kWriters = 4;  // warps, where they have nothing else to do
 constexpr int kRows = 4;     // frames that a warp writes at a time
 
-struct alignas(8) Occupancy {
-  float blank, label;
-};
+using Occupancy = float2;  // of a place: x of its blank, y of its label
 
 struct Writer {
   const Utterance& u;
@@ -21,13 +19,17 @@ struct Writer {
   const bool normalise;
   const float* __restrict__ rests;
   void* gradient;
-  // Of the k-th label in order: its place, and what `mark` adds.
-  int* order;
+  // The labels' places in order of class; where the run of each class starts, and which
+  // class it is; how many runs there are. The blank is one more run, an empty one.
+  int *order, *starts, *classes, *count;
   const int warp, warps, lane;
-  static constexpr int kPlace = (1 << 16) - 1;
-  static constexpr int kSame = 1 << 16;    // << s: as the label 2^s before it, in its 32
-  static constexpr int kGoesOn = 1 << 21;  // as the last of the 32 before
-  static constexpr int kLast = 1 << 22;    // of its run
+
+  __device__ Writer(const Utterance& u_, int side_, bool normalise_, const float* rests_,
+                    void* gradient_, int* scratch, int warp_, int warps_, int lane_)
+      : u(u_), side(side_), normalise(normalise_), rests(rests_), gradient(gradient_),
+        order(scratch), starts(order + u.places), classes(starts + u.places + 1),
+        count(classes + u.places), warp(warp_), warps(warps_), lane(lane_) {}
+  __device__ static size_t scratch(int places) { return 3 * (size_t)places + 2; }
 
   __device__ void sort() const {
     for (int n = warp * 32 + lane; n < u.N; n += warps * 32) {
@@ -42,32 +44,39 @@ struct Writer {
     }
   }
 
-  // A turn later, since it reads what other warps sorted. Marks do not change places.
-  __device__ void mark() const {
-    auto id_at = [&](int k) { return u.id(side, order[k] & kPlace); };
-    for (int k = warp * 32 + lane; k < u.N; k += warps * 32) {
-      const int id = id_at(k);
-      int marks = 0;
-      for (int s = 0; s < 5; ++s)
-        if (lane >= 1 << s && id_at(k - (1 << s)) == id) marks |= kSame << s;
-      if (k >= 32 && id_at(k - lane - 1) == id) marks |= kGoesOn;
-      if (k + 1 == u.N || id_at(k + 1) != id) marks |= kLast;
-      order[k] |= marks;
+  // A turn later, since it reads what other warps sorted; by one warp.
+  __device__ void find_runs() const {
+    int runs = 0;
+    for (int k0 = 0; k0 < u.N; k0 += 32) {
+      const int k = k0 + lane;
+      const int id = k < u.N ? u.id(side, order[k]) : -1;
+      const bool begins = k < u.N && (k == 0 || u.id(side, order[k - 1]) != id);
+      const unsigned all = __ballot_sync(kAll, begins);
+      if (begins) {
+        const int run = runs + __popc(all & ((1u << lane) - 1));
+        starts[run] = k;
+        classes[run] = id;
+      }
+      runs += __popc(all);
     }
+    if (lane > 0) return;
+    starts[runs] = u.N;
+    starts[runs + 1] = u.N;
+    classes[runs] = u.blank_id;
+    *count = runs + 1;
   }
 
-  // `count` frames of a walk from `step` on. A warp has every `warps`-th of them.
+  // `frames` frames of a walk from `step` on. A warp has every `warps`-th of them.
   template <int F>
-  __device__ void write(const Half<F>& half, int step, int count, int places,
+  __device__ void write(const Half<F>& half, int step, int frames,
                         const Occupancy* occupied) const {
-    const int first = half.first(step);
-    for (int f = first + warp; f < count; f += warps * kRows) {
+    for (int f = max(half.first(step), 0) + warp; f < frames; f += warps * kRows) {
       int t[kRows], row[kRows];
 #pragma unroll
       for (int j = 0; j < kRows; ++j) {  // the last rows may be none: row < 0
         const int at = f + j * warps;
-        t[j] = half.frame(step, min(at, count - 1));
-        row[j] = at < count ? at * places : -1;
+        t[j] = half.frame(step, min(at, frames - 1));
+        row[j] = at < frames ? at * u.places : -1;
       }
       write_rows(t, row, occupied);
     }
@@ -75,21 +84,15 @@ struct Writer {
 
   __device__ __forceinline__ void write_rows(const int (&t)[kRows], const int (&row)[kRows],
                                              const Occupancy* occupied) const {
-    float of_blank[kRows], inverse[kRows], peak[kRows], scale[kRows];
-#pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      peak[j] = u.peaks[t[j]];
-      scale[j] = normalise ? 1.0f / (1.0f + rests[t[j]]) : 0.0f;
-      of_blank[j] = inverse[j] = 0;
-    }
+    float of_blank[kRows] = {}, inverse[kRows] = {};
 #pragma unroll 2
     for (int n = lane; n <= u.N; n += 32)
 #pragma unroll
       for (int j = 0; j < kRows; ++j)
         if (row[j] >= 0) {
           const Occupancy o = occupied[row[j] + n];
-          of_blank[j] += o.blank;
-          inverse[j] += o.label;
+          of_blank[j] += o.x;
+          inverse[j] += o.y;
         }
 #pragma unroll
     for (int k = 16; k; k >>= 1)
@@ -103,51 +106,43 @@ struct Writer {
       const float total = of_blank[j] + inverse[j];
       inverse[j] = total > 0 ? 1.0f / total : 0.0f;
     }
-    auto entry = [&](int j, int id, unsigned bits, float occupancy) {
-      const float softmax = expf(widened(bits, u.kind) - peak[j]) * scale[j];
-      write_at(gradient, (size_t)t[j] * u.V + id, fmaf(-occupancy, inverse[j], softmax),
-               u.kind);
-    };
-    struct Round {  // 32 labels in order: their marks and classes, of each row
-      int mark = 0, id = 0;
-      unsigned bits[kRows] = {};  // of the score, at the last label of a class
-      float sum[kRows] = {};
-    } now;
-    float carry[kRows] = {};
-    for (int k0 = -32; k0 < u.N; k0 += 32) {
-      // A round is on its way while the one before is summed; none before the first.
-      const Round here = now;
-      const int k = k0 + 32 + lane;
-      const bool has = k < u.N;
-      now.mark = has ? order[k] : 0;
-      now.id = has ? u.id(side, now.mark & kPlace) : 0;
-#pragma unroll
-      for (int j = 0; j < kRows; ++j) {
-        const bool asks = has && row[j] >= 0;
-        now.sum[j] = asks ? occupied[row[j] + (now.mark & kPlace)].label : 0.0f;
-        now.bits[j] = asks && (now.mark & kLast) ? u.bits((size_t)t[j] * u.V + now.id) : 0;
-      }
+
+    const int runs = *count;
+    int lanes = 1;  // of a run
+    while (2 * lanes * runs <= 32) lanes *= 2;
+    const int mine = lane & (lanes - 1);
+    for (int r0 = 0; r0 < runs; r0 += 32 / lanes) {
+      const int r = r0 + lane / lanes;
+      const bool has = r < runs;
+      const int end = has ? starts[r + 1] : 0, id = has ? classes[r] : 0;
       float sum[kRows];
-#pragma unroll
-      for (int j = 0; j < kRows; ++j) sum[j] = here.sum[j];
-#pragma unroll
-      for (int s = 0; s < 5; ++s)
-#pragma unroll
-        for (int j = 0; j < kRows; ++j) {
-          const float left = __shfl_up_sync(kAll, sum[j], 1 << s);
-          sum[j] += here.mark & (kSame << s) ? left : 0.0f;
-        }
+      unsigned bits[kRows];
 #pragma unroll
       for (int j = 0; j < kRows; ++j) {
-        sum[j] += here.mark & kGoesOn ? carry[j] : 0.0f;
-        carry[j] = __shfl_sync(kAll, sum[j], 31);
-        if (row[j] >= 0 && (here.mark & kLast)) entry(j, here.id, here.bits[j], sum[j]);
+        sum[j] = r == runs - 1 && mine == 0 ? of_blank[j] : 0.0f;
+        if (row[j] >= 0) bits[j] = u.bits((size_t)t[j] * u.V + id);
+      }
+#pragma unroll 2
+      for (int k = (has ? starts[r] : 0) + mine; k < end; k += lanes) {
+        const int n = order[k];
+#pragma unroll
+        for (int j = 0; j < kRows; ++j)
+          if (row[j] >= 0) sum[j] += occupied[row[j] + n].y;
+      }
+      for (int k = lanes / 2; k; k >>= 1)
+#pragma unroll
+        for (int j = 0; j < kRows; ++j) sum[j] += __shfl_xor_sync(kAll, sum[j], k);
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) {
+        if (row[j] < 0) continue;
+        float softmax = 0;
+        if (normalise)
+          softmax = expf(widened(bits[j], u.kind) - u.peaks[t[j]]) / (1.0f + rests[t[j]]);
+        if (has && mine == 0)
+          write_at(gradient, (size_t)t[j] * u.V + id, fmaf(-sum[j], inverse[j], softmax),
+                   u.kind);
       }
     }
-#pragma unroll
-    for (int j = 0; j < kRows; ++j)
-      if (lane == j && row[j] >= 0)
-        entry(j, u.blank_id, u.bits((size_t)t[j] * u.V + u.blank_id), of_blank[j]);
   }
 
   // Of a dead utterance: the softmax is there already, and is taken back.
