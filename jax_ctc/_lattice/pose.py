@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jax_ctc._checks.arrays import Batch, check_inputs
 from jax_ctc._checks.given import ArrayLike, Index
@@ -74,11 +75,15 @@ def pose(spec: Spec, batch: Batch) -> tuple[Problem, jax.Array]:
         num_classes=num_classes,
         blank_id=spec.blank_id,
     )
+    # Beyond the array there is nothing to read; BAD_LENGTH is set already.
+    own_lengths = jnp.clip(logit_lengths, 0, num_frames)
+    if spec.time_axes:  # what of them lies in this device's stretch
+        before = lax.axis_index(spec.time_axes) * own_frames
+        own_lengths = jnp.clip(own_lengths - before, 0, own_frames)
     problem = build(
         scores,
         labels,
-        # Beyond the array there is nothing to read; BAD_LENGTH is set already.
-        jnp.clip(logit_lengths, 0, num_frames),
+        own_lengths,
         label_lengths,
         status == 0,
         blank_id=spec.blank_id,

@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     ids: Int[Array, "B S"]  # S = U + 1: the class of each label, then the blank
     can_skip: Bool[Array, "B U"]  # may label[n-1] step straight to label[n]?
     num_labels: Int[Array, " B"]  # N: end in blank[N] or label[N-1]; -1: end nowhere
-    logit_lengths: Int[Array, " B"]  # frames that are no padding, within 0..T
+    logit_lengths: Int[Array, " B"]  # frames (of these T) that are no padding
 
 
 def build(

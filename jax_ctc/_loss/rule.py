@@ -111,7 +111,7 @@ def _loss(question: Question, problem: Problem) -> tuple[jax.Array, jax.Array]:
         time_axes=question.time_axes,
     )
     # Of no utterances it is a constant, which a rule must not take for another type.
-    log_z = vary_alike(log_z, problem.logit_lengths)[0]
+    log_z = vary_alike(log_z, problem.num_labels)[0]
     return log_z, -log_z
 
 
@@ -124,7 +124,7 @@ def _loss_and_gradient(
         normalise=question.normalise,
         time_axes=question.time_axes,
     )
-    log_z = vary_alike(log_z, problem.logit_lengths)[0]
+    log_z = vary_alike(log_z, problem.num_labels)[0]
     return log_z, -log_z, gradient
 
 
