@@ -34,6 +34,8 @@ LAYERS = [
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion/contract", "_recursion/per_device"},
+    {"_recursion/cuda/launch", "_recursion/cuda/plan"},
+    {"_recursion/cuda"},
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
@@ -69,6 +71,7 @@ STANDARD = {
     ),
     *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
     *("os", "sys", "typing", "warnings", "zipfile", "zlib"),
+    *("importlib",),  # of the texts of kernels
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {

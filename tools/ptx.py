@@ -1,4 +1,4 @@
-"""Make the PTX texts in `kernels/` from the CUDA source: `make ptx`.
+"""Make the PTX texts of `jax_ctc/_recursion/cuda/kernels` from source: `make ptx`.
 
 One text per kernel, for every GPU of compute capability 8.0 or newer. The compiler
 comes as wheels (`pip install 'jax_ctc[ptx]'`) and needs no GPU. XLA does not assemble
@@ -17,7 +17,7 @@ from typing import NamedTuple
 VERSION = "7.0"
 TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
 
-HERE = pathlib.Path(__file__).parent
+CUDA = pathlib.Path(__file__).parent.parent / "jax_ctc" / "_recursion" / "cuda"
 
 
 class Usage(NamedTuple):
@@ -48,7 +48,7 @@ def compile_all() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "ctc.ptx"
         command = [tool("nvcc"), "-ptx", "-arch=compute_80", "-O3", "-std=c++17"]
-        subprocess.run([*command, "ctc.cu", "-o", out], cwd=HERE / "source", check=True)
+        subprocess.run([*command, "ctc.cu", "-o", out], cwd=CUDA / "source", check=True)
         text = out.read_text()
     compiler = re.search(r"V\d+\.\d+\.\d+", text)
     text = re.sub(r"^\s*//.*\n", "", text, flags=re.MULTILINE)
@@ -71,14 +71,18 @@ def assemble(kernel: str, text: str, target: str) -> Usage:
         report = subprocess.run(command, capture_output=True, text=True, check=True)
     numbers = (
         re.search(pattern, report.stderr)
-        for pattern in (r"Used (\d+) reg", r"(\d+) bytes spill stores", r"(\d+) bytes smem")
+        for pattern in (
+            r"Used (\d+) reg",
+            r"(\d+) bytes spill stores",
+            r"(\d+) bytes smem",
+        )
     )
     return Usage(kernel, target, *(int(n[1]) if n else 0 for n in numbers))
 
 
 def main() -> None:
     """Write the texts, and print what each kernel takes."""
-    folder = HERE / "kernels"
+    folder = CUDA / "kernels"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.ptx"):
         old.unlink()

@@ -14,33 +14,84 @@ The kernels come as PTX text, made by `make ptx` from `source/`, for every GPU f
 compute capability 8.0 on.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
+from jax_ctc._lattice.problem import Problem
+from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cuda.launch import launch
 from jax_ctc._recursion.cuda.plan import MOST_LABELS, Cut, Layout, rows_per_block
 
+PLATFORM = "cuda"
+HAS_RUN_ON = None
+
 _KINDS = {"float32": 0, "bfloat16": 1, "float16": 2}
+
+
+def decline(traits: Traits) -> str | None:
+    """Say in a sentence why the kernels cannot do this here, or None."""
+    dtype = jnp.dtype(traits.dtype).name
+    if dtype not in _KINDS:
+        return f"it takes {', '.join(_KINDS)}, and this is {dtype}"
+    sizes = traits.batch, traits.num_frames, traits.num_labels, traits.num_classes
+    if not all(isinstance(size, int) for size in sizes):
+        return None  # symbolic sizes (`jax.export`): there plain XLA runs anyway
+    if traits.num_labels > MOST_LABELS:
+        return f"it takes {MOST_LABELS:,} labels at most, and U = {traits.num_labels:,}"
+    if traits.batch * traits.num_frames >= 2**31:
+        return "it takes fewer than 2**31 frames in all"
+    return missing()
+
+
+@functools.cache
+def missing() -> str | None:
+    """Say why kernels cannot run here, or None; two are launched to find out.
+
+    That XLA runs PTX is how it is made, and not a promise; and a driver, or a GPU, may
+    be too old. Where the GPU is elsewhere, and programs are only compiled for it,
+    nothing is known.
+    """
+    if jax.default_backend() != "gpu":
+        return None
+    ones = jnp.ones((1, 1), jnp.int32)
+    problem = Problem(
+        scores=jnp.zeros((1, 1, 2)),
+        ids=jnp.asarray([[1, 0]], jnp.int32),
+        can_skip=jnp.zeros((1, 1), bool),
+        num_labels=ones[0],
+        logit_lengths=ones[0],
+    )
+    try:
+        with jax.ensure_compile_time_eval():
+            run = jax.jit(functools.partial(forward, normalise=True))
+            log_z = np.asarray(run.lower(problem).compile()(problem))
+    except Exception as fault:  # whatever it is, plain XLA does without
+        return f"PTX does not run here: {str(fault).splitlines()[0]}"
+    if abs(log_z[0] + np.log(2)) > 1e-6:
+        return f"PTX runs here, but log(1/2) is {log_z[0]}"
+    return None
 
 
 class _Posed(NamedTuple):
     """What all kernels of a call are given."""
 
-    scores: jax.Array
-    ids: jax.Array
-    skips: jax.Array
-    lengths: jax.Array
-    counts: jax.Array
-    dims: jax.Array
+    scores: Float[Array, "B T V"]
+    ids: Int[Array, "B S"]
+    skips: Bool[Array, "B U"]
+    lengths: Int[Array, " B"]
+    counts: Int[Array, " B"]
+    dims: Int[Array, " 9"]
 
 
-def forward(arrays: Any, *, normalise: bool) -> jax.Array:
+def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
     """Return log p(labels); -inf where impossible, NaN where a frame is bad."""
-    cut = Cut.nowhere(arrays.scores.shape[1])
-    posed = _pose(arrays, cut, normalise=normalise)
+    cut = Cut.nowhere(problem.scores.shape[1])
+    posed = _pose(problem, cut, normalise=normalise)
     peaks, rests = _rows(posed)
     shifts, kept = _there(posed, cut, peaks, rests)
     batch = len(posed.lengths)
@@ -49,10 +100,12 @@ def forward(arrays: Any, *, normalise: bool) -> jax.Array:
     return log_z
 
 
-def forward_backward(arrays: Any, *, normalise: bool) -> tuple[jax.Array, jax.Array]:
+def forward_backward(
+    problem: Problem, *, normalise: bool
+) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and d(-log p) / d scores, exactly 0 where flagged."""
-    cut = Cut.of(arrays.scores.shape[1])
-    posed = _pose(arrays, cut, normalise=normalise)
+    cut = Cut.of(problem.scores.shape[1])
+    posed = _pose(problem, cut, normalise=normalise)
     peaks, rests, gradient = _rows(posed, softmax=True)
     shifts, kept = _there(posed, cut, peaks, rests)
     walks, _, places, _ = kept.shape
@@ -75,21 +128,17 @@ def forward_backward(arrays: Any, *, normalise: bool) -> tuple[jax.Array, jax.Ar
     return log_z, gradient
 
 
-def _pose(arrays: Any, cut: Cut, *, normalise: bool) -> _Posed:
-    scores = arrays.scores
+def _pose(problem: Problem, cut: Cut, *, normalise: bool) -> _Posed:
+    scores, ids, can_skip, num_labels, logit_lengths = problem
     rows, _ = rows_per_block(scores.shape[2])
-    dims = (
-        *scores.shape,
-        arrays.can_skip.shape[1],
-        *cut,
-        *(normalise, _KINDS[scores.dtype.name], rows == 1),
-    )
+    kind, is_wide = _KINDS[scores.dtype.name], rows == 1
+    dims = (*scores.shape, can_skip.shape[1], *cut, normalise, kind, is_wide)
     return _Posed(
         scores,
-        arrays.ids,
-        arrays.can_skip,
-        arrays.logit_lengths,
-        arrays.num_labels,
+        ids,
+        can_skip,
+        logit_lengths,
+        num_labels,
         jnp.asarray(np.array(dims, np.int32)),
     )
 

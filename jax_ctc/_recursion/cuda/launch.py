@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 _TARGET = "__gpu$xla.gpu.ptx"
 
@@ -49,5 +50,20 @@ def launch(
         "block_z": one,
         "shared_mem_bytes": none,
     }
-    call = jax.ffi.ffi_call(_TARGET, list(results), input_output_aliases=aliases)
+    types = [_varying_as(operands[0], result) for result in results]
+    call = jax.ffi.ffi_call(_TARGET, types, input_output_aliases=aliases)
     return list(call(*operands, **attributes))
+
+
+def _varying_as(operand: Any, result: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Return the type of a result that varies over the operand's mesh axes.
+
+    Inside `shard_map` these are part of it, and so is a sharding.
+    """
+    aval = jax.typeof(operand)
+    return jax.ShapeDtypeStruct(
+        result.shape,
+        result.dtype,
+        sharding=aval.sharding.update(spec=PartitionSpec(*[None] * len(result.shape))),
+        manual_axis_type=aval.manual_axis_type,
+    )

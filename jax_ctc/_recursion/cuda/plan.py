@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
     @staticmethod
     def there(num_labels: int) -> "Layout":
-        """Lay out the walk to the middle: who walks, who reads, and one warp that sums."""
+        """Lay out the walk to the middle: a crew, and one warp that sums."""
         labels, warps = _least(_THERE, num_labels + 1)
         others = _READERS + 1 if labels < 8 else 0
         return Layout(labels, warps, _LANES * (warps + others))
@@ -73,7 +73,7 @@ def _groups(num_frames: int, group: int) -> int:
 
 
 def _least(most: dict[int, int], places: int) -> tuple[int, int]:
-    """Give a lane as few labels as will do, and return how many warps there are then."""
+    """Return how many labels a lane has, as few as will do, and how many warps."""
     labels = next(r for r, warps in most.items() if places <= reach(r, warps))
     warps = next(w for w in range(1, 17) if places <= reach(labels, w))
     return labels, warps

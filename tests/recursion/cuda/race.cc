@@ -1,8 +1,9 @@
-// One small problem through all kernels, a CPU thread for each CUDA thread.
+// One small problem through all kernels, for ThreadSanitizer.
 #include "host.cc"
 
 int main(int argc, char** argv) {
-  enum { kB, kT, kV, kU, kR, kG, kQ, kF, kWide, kThere, kBack, kWithout, kCount };
+  enum { kB, kT, kV, kU, kThere, kThereThreads, kBack, kBackThreads, kGroup, kGroups,
+         kRows, kRowThreads, kWithout, kCount };
   if (argc != kCount + 1) return 2;
   int a[kCount];
   for (int i = 0; i < kCount; ++i) a[i] = std::atoi(argv[i + 1]);
@@ -21,30 +22,28 @@ int main(int argc, char** argv) {
       skips[b * U + n] = n > 0 && ids[b * S + n] != ids[b * S + n - 1];
     }
   }
-  const int dims[] = {B, T, V, U, a[kG], a[kQ], 1, 0, a[kWide]};
+  const int dims[] = {B, T, V, U, a[kGroup], a[kGroups], 1, 0, a[kRows] == 1};
   std::vector<double> shifts(2 * B);
   std::vector<float> gradient(scores.size());
-  std::vector<Pair> kept((size_t)2 * B * (a[kQ] + 1) * S), parked(2 * B * S);
-  std::vector<Pair> rows((size_t)2 * B * 2 * a[kG] * a[kF] * S);
+  std::vector<Pair> kept((size_t)2 * B * (a[kGroups] + 1) * S), parked(2 * B * S);
+  std::vector<Pair> rows((size_t)2 * B * 2 * a[kGroup] * S);
   std::vector<Occupancy> occupied(rows.size());
-  std::vector<int> order(2 * B * S);
+  std::vector<int> scratch(2 * B * Writer::scratch(S));
 
   auto run = [&](const std::string& name, int grid, int block,
                  const std::vector<const void*>& buffers) {
     emulate(name.c_str(), const_cast<void* const*>(buffers.data()), grid, block, 0,
             a[kWithout]);
   };
-  const std::string R = std::to_string(a[kR]);
   const void* x = scores.data();
-  run("ctc_softmax_float32", a[kWide] ? B * T : (B * T + 3) / 4, a[kWide] ? 256 : 128,
+  run("ctc_softmax_float32", (B * T + a[kRows] - 1) / a[kRows], a[kRowThreads],
       {x, lengths.data(), dims, peaks.data(), rests.data(), gradient.data()});
-  run("ctc_there_" + R, 2 * B, a[kThere],
+  run("ctc_there_" + std::to_string(a[kThere]), 2 * B, a[kThereThreads],
       {x, peaks.data(), rests.data(), ids.data(), skips.data(), lengths.data(),
        counts.data(), dims, shifts.data(), kept.data()});
-  run("ctc_back_" + R, 2 * B, a[kBack],
+  run("ctc_back_" + std::to_string(a[kBack]), 2 * B, a[kBackThreads],
       {x, peaks.data(), rests.data(), ids.data(), skips.data(), lengths.data(),
        counts.data(), dims, shifts.data(), kept.data(), gradient.data(), log_z.data(),
-       gradient.data(), rows.data(), occupied.data(), parked.data(),
-       order.data()});
+       gradient.data(), rows.data(), occupied.data(), parked.data(), scratch.data()});
   for (float z : log_z) std::printf("%g\n", z);
 }

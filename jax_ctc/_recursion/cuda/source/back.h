@@ -133,7 +133,7 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
   auto turns = [&](auto role) {
     for (int i = 0; i < groups + 2; ++i) {
       role(i, groups - 1 - i);
-      if (!kApart) meet_block(5);
+      if (!kApart) meet_block(7);
       if (kApart && number > 0) meet_crew(5, 4, 32 * (crew_warps + kWriters));
       if (kApart && number < 2) meet_crew(6, 3, 64 * crew_warps);
       if (i == 0 && !met.alive) return writer.erase(half);

@@ -32,7 +32,7 @@ struct Utterance {
         peaks(all_peaks + (size_t)b * d.frames),
         ids(all_ids + (size_t)b * (d.U + 1)),
         skips(all_skips + (size_t)b * d.U),
-        V(d.V), T(lengths[b]), N(counts[b]), blank_id(ids[d.U]), kind(d.kind),
+        V(d.V), T(min(max(lengths[b], 0), d.frames)), N(min(counts[b], d.U)), blank_id(ids[d.U]), kind(d.kind),
         places(d.U + 1) {}
 
   __device__ unsigned bits(size_t i) const {
