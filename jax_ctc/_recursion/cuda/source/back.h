@@ -45,7 +45,7 @@ __device__ __forceinline__ void onward(Crew<L>& crew, Walker<L>& walker, int fir
                                        int count, bool anew, int N, int scale,
                                        const Pair* rows, Occupancy* occupied) {
   constexpr int R = L::R, F = L::F;
-  constexpr int kAhead = !L::kApart ? 0 : R < 4 ? F : 1;
+  constexpr int kAhead = L::kApart ? (F + 1) / 2 : 0;
   constexpr int kHeld = kAhead > 0 ? kAhead : 1;
   const Places<L>& who = walker.who;
   const int places = walker.places, last = first + count - 1, j = N - who.n;
