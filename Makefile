@@ -20,6 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 BIN := $(VENV)/bin
+KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench aot ptx check format lock clean
@@ -77,6 +78,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per extra: make installs again only when what it was made from changes.
-$(VENV)/.%: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+$(VENV)/.%: pyproject.toml build_kernel.py $(KERNEL) $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

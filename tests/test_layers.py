@@ -33,9 +33,9 @@ LAYERS = [
     },
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
-    {"_recursion/contract", "_recursion/per_device"},
+    {"_recursion/contract", "_recursion/per_device", "_recursion/cpu/library"},
     {"_recursion/cuda/launch", "_recursion/cuda/plan"},
-    {"_recursion/cuda"},
+    {"_recursion/cpu", "_recursion/cuda"},
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
@@ -55,6 +55,10 @@ LAYERS = [
     {"_diagnose"},
     {"_diagnose/watch"},
     {""},
+    {f"_self_check/{m}" for m in ("float64", "batches", "report", "where")},
+    {"_self_check/rivals"},
+    {"_self_check/run"},
+    {"_self_check", "_self_check/command"},
     {"__main__"},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
@@ -71,7 +75,8 @@ STANDARD = {
     ),
     *("functools", "html", "io", "itertools", "json", "math", "operator", "pathlib"),
     *("os", "sys", "typing", "warnings", "zipfile", "zlib"),
-    *("importlib",),  # of the texts of kernels
+    # Of the kernel that is loaded, and of the check of a machine.
+    *("contextlib", "ctypes", "importlib", "platform", "re", "subprocess", "time"),
 }
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
@@ -79,6 +84,8 @@ EXTRAS = {
     "_pictures/utterance": {"matplotlib"},
     "_diagnose/text": {"rich"},
     "__main__": {"rich"},
+    "_self_check/command": {"rich"},
+    "_self_check/report": {"rich"},
 }
 
 MODULES = {
