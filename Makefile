@@ -39,7 +39,7 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
 
 ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source

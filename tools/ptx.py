@@ -80,6 +80,19 @@ def assemble(kernel: str, text: str, target: str) -> Usage:
     return Usage(kernel, target, *(int(n[1]) if n else 0 for n in numbers))
 
 
+def body(text: str) -> str:
+    """Return a text without its first line, which names the compiler."""
+    return text.partition("\n")[2]
+
+
+def threads(text: str) -> int:
+    """Return how many threads a block of the kernel may have, as its text says."""
+    found = re.search(r"\.maxntid (\d+)", text)
+    if found is None:
+        raise ValueError("the text has no .maxntid: give the kernel launch bounds")
+    return int(found[1])
+
+
 def main() -> None:
     """Write the texts, and print what each kernel takes."""
     folder = CUDA / "kernels"

@@ -93,7 +93,7 @@ class Report:
         if good:
             agree = "agrees" if len(good) == 1 else "agree"
             parts.append(
-                f"{', '.join(good)} {agree} with float64, and a second run gives the"
+                f"{', '.join(good)} {agree} with float64, and every run gives the"
                 " same bits."
             )
         parts.append(f"ctc_loss takes {default} here.")

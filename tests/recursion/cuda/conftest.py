@@ -5,7 +5,6 @@ import pytest
 
 from jax_ctc import _recursion
 from jax_ctc._recursion import cuda
-from tests import contract
 from tests.recursion.cuda import emulator
 
 
@@ -20,7 +19,6 @@ def guest(monkeypatch, emulated):
     """Enter them in the table as if they were for this platform."""
     monkeypatch.setattr(cuda, "PLATFORM", "cpu")
     monkeypatch.setattr(_recursion, "GUESTS", {"cuda": cuda})
-    monkeypatch.setitem(contract.GRADIENT_ATOL, ("cuda", "float32"), 2e-6)
     jax.clear_caches()
     yield "cuda"
     jax.clear_caches()

@@ -1,5 +1,7 @@
 """The CUDA kernels, run on this machine's CPU, against the oracle."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,25 +10,22 @@ from jax_ctc._recursion import cuda
 from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cuda.plan import Layout
 from tests import contract
-from tests.cases import tagged
-from tests.oracle import batch_loss_and_gradient
 from tests.recursion.cuda import emulator
+from tests.recursion.cuda.batches import CASES, LAYOUTS, batch_of
+from tests.recursion.cuda.batches import check as check_by
 
 pytestmark = emulator.needs_compiler
+check = functools.partial(check_by, emulator.run)
 
-# Those that have something to do: others never reach a kernel.
-NAMES = [
-    case.name
-    for case in tagged("ci")
-    if case.batch and case.frames and case.labels and case.frames < 600
-]
+# The others take a second of an emulator each.
+SHORT = [case for case in CASES if case.frames < 600]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_contract(guest, name):
+@pytest.mark.parametrize("case", SHORT, ids=lambda case: case.name)
+def test_contract(guest, case):
     """Through the public loss, as every implementation."""
-    contract.check_value(guest, name, "float32")
-    contract.check_gradient(guest, name, "float32")
+    contract.check_value(guest, case.name, "float32")
+    contract.check_gradient(guest, case.name, "float32")
 
 
 @pytest.mark.parametrize("name", ["ragged", "some_empty"])
@@ -46,56 +45,10 @@ def test_invariance(guest, check, name):
     check(guest, name)
 
 
-def batch_of(size, frames, classes, labels, *, scale=1.0, is_ragged=False):
-    """A random batch; the first of its utterances fills it."""
-    rng = np.random.default_rng(frames + labels)
-    scores = scale * rng.normal(size=(size, frames, classes))
-    names = rng.integers(1, classes, (size, labels))
-    lengths, counts = np.full(size, frames), np.full(size, labels)
-    if is_ragged:
-        counts[1:] = rng.integers(0, labels + 1, size - 1)
-        lengths[1:] = rng.integers(np.minimum(2 * counts[1:], frames), frames + 1)
-    return scores.astype(np.float32), names, lengths, counts
-
-
-def check(batch, *, normalise=True, atol=2e-6):
-    """Compare with the oracle: log p to what is promised, gradients to `atol`."""
-    log_z, gradient = emulator.run(batch, normalise=normalise)
-    scores, *rest = batch
-    loss, expected = batch_loss_and_gradient(
-        np.asarray(scores, np.float64), *rest, normalise=normalise
-    )
-    alive = np.isfinite(loss)
-    np.testing.assert_array_equal(log_z[~alive], -np.inf)
-    assert gradient.dtype == scores.dtype
-    error = np.abs(log_z[alive] + loss[alive])
-    assert (error <= contract.loss_atol(loss[alive], scores.shape[1], "float32")).all()
-    np.testing.assert_allclose(gradient.astype(np.float64), expected, rtol=0, atol=atol)
-
-
-# Labels on one warp and on several; for a lane 1, 2, 4 and 8 of them; emissions found
-# for each class, and for each place.
-LAYOUTS = {
-    "one lane each, one warp": (3, 40, 7, 12),
-    "three warps": (2, 150, 9, 70),
-    "three warps, by place": (2, 150, 90, 70),
-    "two a lane": (2, 320, 5, 150),
-    "two a lane, by place": (1, 120, 170, 150),
-    "four a lane": (1, 700, 5, 330),
-    "four a lane, two to the middle": (1, 60, 310, 305),
-    "eight a lane": (1, 130, 5, 640),
-    "eight a lane, one step at hand": (1, 20, 2200, 2150),
-}
-
-
 @pytest.mark.parametrize("sizes", LAYOUTS.values(), ids=LAYOUTS)
 def test_layouts(emulated, sizes):
     """However labels lie on lanes and warps, the sums are the same."""
-    batch = batch_of(*sizes, is_ragged=True)
-    if sizes[1] < sizes[3]:  # too many labels for the frames: take fewer
-        counts = np.minimum(batch[3], sizes[1] // 2)
-        batch = (*batch[:3], counts)
-    check(batch)
+    check(batch_of(*sizes, is_ragged=True))
     labels = Layout.back(sizes[3]).labels, Layout.there(sizes[3]).labels
     assert emulated.launched[-5:-3] == [
         f"ctc_there_{labels[1]}",
@@ -111,7 +64,8 @@ def test_rows(emulated, classes):
 
 def test_log_probs(emulated):
     """Scores that are taken as they are, sums above 1 among them."""
-    check(batch_of(3, 50, 6, 5, is_ragged=True), normalise=False)
+    run = functools.partial(emulator.run, normalise=False)
+    check_by(run, batch_of(3, 50, 6, 5, is_ragged=True), normalise=False)
 
 
 @pytest.mark.parametrize(("dtype", "eps"), [("bfloat16", 2**-8), ("float16", 2**-11)])

@@ -158,9 +158,11 @@ __device__ __forceinline__ void write_if(bool condition, float2* to, float2 x) {
 // Barriers, numbered so that a test can take out each in turn.
 #ifdef __CUDACC__
 __device__ inline void meet_block(int) { asm volatile("bar.sync 0;" ::: "memory"); }
-// The threads of one crew of warps meet; crews do not wait for one another.
+// The threads of one crew of warps meet; crews do not wait for one another. Those who walk
+// and those who read come from different places in the code: `bar.sync`, which is
+// `barrier.sync.aligned`, would promise that all meet at the same instruction.
 __device__ inline void meet_crew(int, int crew, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(crew), "r"(threads) : "memory");
+  asm volatile("barrier.sync %0, %1;" ::"r"(crew), "r"(threads) : "memory");
 }
 #endif
 
