@@ -102,7 +102,7 @@ def find_fault(options: Options) -> str | None:
 def _is_for(impl: str, target: str) -> bool:
     """Tell whether an implementation is for a target: a guest is for one platform."""
     guest = _recursion.GUESTS.get(impl)
-    return guest is None or guest.PLATFORM == targets.TARGETS[target][0]
+    return guest is None or targets.TARGETS[target][0] == guest.PLATFORM
 
 
 def dump_schedules(folder: pathlib.Path) -> None:
@@ -197,12 +197,17 @@ def table(rows: list[dict[str, Any]]) -> Table:
             row["target"],
             row["mode"],
             row["impl"],
-            f"{row['launches']:.1f}" if row["launches"] > 0.1 else f"{row['launches']:.3f}",
+            rate(row["launches"]),
             f"{row['temporaries'] / 1e6:.1f}",
             f"{row['cycles']:,.0f}" if "cycles" in row else "",
             f"{row['bundles']:,.0f}" if "bundles" in row else "",
         )
     return out
+
+
+def rate(launches: float) -> str:
+    """Write launches per frame: a kernel of all frames has a few in thousands."""
+    return f"{launches:.1f}" if launches > 0.1 else f"{launches:.3f}"
 
 
 if __name__ == "__main__":

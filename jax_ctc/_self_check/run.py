@@ -51,8 +51,7 @@ def check(say: Say = lambda text, share: None) -> Report:
         if one.declines is None:
             say(one.name, 0.05 + 0.7 * number / len(candidates))
             comparisons = [
-                _compare(one, batch, *exact[batch.name])
-                for batch in (*batches, timed)
+                _compare(one, batch, *exact[batch.name]) for batch in (*batches, timed)
             ]
             programs[one.name], seconds = _compile(one.name, timed)
             checked = dataclasses.replace(

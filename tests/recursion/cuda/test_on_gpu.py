@@ -78,7 +78,7 @@ def jitted(normalise):
 
 
 def run(batch, normalise=True):
-    """Return log p and gradient; log p has the same bits where it is asked for alone."""
+    """Return log p and gradient; log p has the same bits where asked for alone."""
     alone, both = jitted(normalise)
     problem = problem_of(batch)
     log_z, gradient = map(np.asarray, both(problem))
