@@ -86,7 +86,7 @@ int main(int argc, char** argv) {
                       length = copied(lengths), count = copied(counts),
                       dims = copied(numbers), peaks = memory(B * T * 4),
                       rests = memory(B * T * 4), shifts = memory(2 * B * 8),
-                      kept = memory(2 * B * (a[kGroups] + 1) * S * 16),
+                      kept = memory(2 * B * (a[kGroups] + 2) * S * 16),
                       rows = memory(2 * B * 2 * a[kGroup] * S * 16),
                       occupied = memory(2 * B * 2 * a[kGroup] * S * 8),
                       parked = memory(2 * B * S * 16),

@@ -163,14 +163,17 @@ def _rows(posed: _Posed, *, softmax: bool = False) -> list[jax.Array]:
 def _there(
     posed: _Posed, cut: Cut, peaks: jax.Array, rests: jax.Array
 ) -> list[jax.Array]:
-    """Return the shift of each half (a double, in two words), and columns kept."""
+    """Return the shift of each half (a double, in two words), and columns kept.
+
+    These are one for each group, the one in the middle, and what its sums lost.
+    """
     walks, places = 2 * len(posed.lengths), posed.ids.shape[1]
     layout = Layout.there(places - 1)
     return launch(
         f"ctc_there_{layout.labels}",
         [
             jax.ShapeDtypeStruct((walks, 2), jnp.int32),
-            _floats(walks, cut.groups + 1, places, 4),
+            _floats(walks, cut.groups + 2, places, 4),
         ],
         (posed.scores, peaks, rests, *posed[1:]),
         grid=walks,

@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   const int dims[] = {B, T, V, U, a[kGroup], a[kGroups], 1, 0, a[kRows] == 1};
   std::vector<double> shifts(2 * B);
   std::vector<float> gradient(scores.size());
-  std::vector<Pair> kept((size_t)2 * B * (a[kGroups] + 1) * S), parked(2 * B * S);
+  std::vector<Pair> kept((size_t)2 * B * (a[kGroups] + 2) * S), parked(2 * B * S);
   std::vector<Pair> rows((size_t)2 * B * 2 * a[kGroup] * S);
   std::vector<Occupancy> occupied(rows.size());
   std::vector<int> scratch(2 * B * Writer::scratch(S));

@@ -105,9 +105,8 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
   const int warps = L::warps(d.U + 1), lane = threadIdx.x % 32;
   const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
   const Half<L::F> half(other, u.T);
-  const size_t walk = (size_t)(d.Q + 1) * u.places;
-  const Pair* starts = kept + (size_t)(2 * b + other) * walk;
-  const Pair* middle = kept + (size_t)(2 * b + side) * walk + (size_t)d.Q * u.places;
+  const Pair* starts = kept + (size_t)(2 * b + other) * d.kept();
+  const Pair* middle = kept + (size_t)(2 * b + side) * d.kept() + (size_t)d.Q * u.places;
   char* gradient =
       (char*)all_gradients + (size_t)b * d.frames * d.V * (d.kind == kFloat32 ? 4 : 2);
   rows += (size_t)blockIdx.x * 2 * d.group * u.places;

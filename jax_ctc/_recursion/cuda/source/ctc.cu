@@ -36,9 +36,9 @@ ROWS(float16, kFloat16)
 
 // So many warps walk, and so many threads there are, at most.
 template <int R>
-using There = Layout<R, R == 1 ? 8 : R < 8 ? 10 : 16>;
+using There = Layout<R, R == 1 ? 8 : R < 8 ? 10 : 16, Sum>;
 template <int R>
-using Back = Layout<R, R < 8 ? 5 : 16>;
+using Back = Layout<R, R < 8 ? 5 : 16, Num>;
 template <class L>
 constexpr int kThere = 32 * (L::kApart ? L::kWarps + kReaders + 1 : L::kWarps);
 template <class L>

@@ -7,6 +7,10 @@
 // Significands may grow between renormalisations: at most 6-fold a frame (three terms,
 // times an emission below 2), so 2^21 in 8 frames, and the product of two 2^42.
 // Fused multiply-adds are written out, so that every compiler rounds alike.
+//
+// A Sum keeps what its additions round away as well: it is (m + lost) * 2^e. Where a model
+// is sure, one way is nearly all of the sum, and what the others add to it in a frame is
+// below its last bit: over a thousand frames as much would be lost as the loss is.
 #pragma once
 #ifndef __CUDACC__
 #include "emulate.h"
@@ -25,9 +29,21 @@ struct Num {
   int e;
 };
 
+struct Sum {
+  float m;
+  int e;
+  float lost;
+};
+
 __device__ inline Num none() { return {1.0f, kZero}; }
-__device__ inline Num only_if(bool condition, Num a) {
-  return {a.m, condition ? a.e : kZero};
+template <class Number>
+__device__ inline Number zero() {
+  return {1.0f, kZero};
+}
+template <class Number>
+__device__ inline Number only_if(bool condition, Number a) {
+  a.e = condition ? a.e : kZero;
+  return a;
 }
 
 // 2^e for e <= 127 by writing the exponent's bits; 0 where it is tiny.
@@ -45,11 +61,37 @@ __device__ inline Num plus(Num a, Num b, Num c) {
   return {fmaf(a.m, pow2(a.e - e), sum), e};
 }
 
+// Products by powers of two are exact. What a sum loses stands beside its chain.
+__device__ inline Sum times(Sum a, Num b) {
+  return {a.m * b.m, max(a.e + b.e, kZero), a.lost * b.m};
+}
+__device__ inline Sum plus(Sum a, Sum b) {
+  const int e = max(a.e, b.e);
+  const float of_a = pow2(a.e - e), of_b = pow2(b.e - e);
+  const float x = a.m * of_a, y = b.m * of_b;
+  const float most = fmaxf(x, y), rest = fminf(x, y), m = most + rest;
+  const float lost = rest - (m - most);
+  return {m, e, fmaf(a.lost, of_a, fmaf(b.lost, of_b, lost))};
+}
+__device__ inline Sum plus(Sum a, Sum b, Sum c) {
+  const int e = max(max(a.e, b.e), c.e);
+  const float of_a = pow2(a.e - e), of_b = pow2(b.e - e), of_c = pow2(c.e - e);
+  const float x = a.m * of_a, y = b.m * of_b, z = c.m * of_c;
+  const float more = fmaxf(x, y), most = fmaxf(more, z);
+  const float rest = fminf(x, y) + fminf(more, z), m = most + rest;
+  const float lost = fmaf(c.lost, of_c, rest - (m - most));
+  return {m, e, fmaf(a.lost, of_a, fmaf(b.lost, of_b, lost))};
+}
+
 __device__ inline Num renormalised(Num a) {
   int bits = __float_as_int(a.m);
   bool zero = a.e <= kZero;
   float m = __int_as_float((bits & 0x7fffff) | (127 << 23));
   return {zero ? 1.0f : m, zero ? kZero : a.e + (bits >> 23) - 127};
+}
+__device__ inline Sum renormalised(Sum a) {
+  const Num by_m = renormalised(Num{a.m, a.e});
+  return {by_m.m, by_m.e, a.e <= kZero ? 0.0f : a.lost * pow2(a.e - by_m.e)};
 }
 
 // exp(x - peak), with what the subtraction rounds away; 0 if it is below 2^kZero or if
@@ -120,6 +162,10 @@ __device__ inline int warp_index() {
 }
 __device__ inline Num from_left(Num a) {
   return {__shfl_up_sync(kAll, a.m, 1), __shfl_up_sync(kAll, a.e, 1)};
+}
+__device__ inline Sum from_left(Sum a) {
+  return {__shfl_up_sync(kAll, a.m, 1), __shfl_up_sync(kAll, a.e, 1),
+          __shfl_up_sync(kAll, a.lost, 1)};
 }
 __device__ inline Num of_lane(Num a, int lane) {
   return {__shfl_sync(kAll, a.m, lane), __shfl_sync(kAll, a.e, lane)};

@@ -21,8 +21,8 @@ __device__ void sum_shifts(const Half<F>& half, const float* __restrict__ peaks,
   if (lane == 0) *shift_of_half = shift;
 }
 
-// A block a half. Keeps the column before each group of frames, and the one in the
-// middle. One warp has no part in this: it sums shifts.
+// A block a half. Keeps the column before each group of frames; the one in the middle, and
+// after it what its sums lost. One warp has no part in this: it sums shifts.
 template <class L>
 __device__ void there(const void* __restrict__ scores, const float* __restrict__ peaks,
                       const float* __restrict__ rests, const int* __restrict__ ids,
@@ -36,7 +36,7 @@ __device__ void there(const void* __restrict__ scores, const float* __restrict__
   const int warps = L::warps(d.U + 1), warp = warp_index(), lane = threadIdx.x % 32;
   const Utterance u(scores, peaks, ids, skips, lengths, counts, d, b);
   const Half<L::F> half(side, u.T);
-  kept += (size_t)blockIdx.x * (d.Q + 1) * u.places;
+  kept += (size_t)blockIdx.x * d.kept();
   if (warp == (L::kApart ? warps + kReaders : 0)) {
     const size_t row = (size_t)b * d.frames;
     sum_shifts(half, peaks + row, rests + row, d.normalise, lane, shifts + blockIdx.x);
@@ -62,10 +62,12 @@ __device__ void there(const void* __restrict__ scores, const float* __restrict__
     --left;
     walker.step(shared.edges, crew.turn, L::is_due(c), [&] {
 #pragma unroll
-      for (int f = 0; f < L::F; ++f) walker.frame(crew.emissions(f), [](int, Num, Num) {});
+      for (int f = 0; f < L::F; ++f)
+        walker.frame(crew.emissions(f), [](int, const auto&, const auto&) {});
     });
   });
   walker.store(middle);
+  walker.store_lost((float2*)(middle + u.places));
 }
 
 // Where two walks met, by one warp: log Z, and in `scale` its exponent without shifts.
@@ -79,37 +81,44 @@ __device__ inline Met meet(const Pair* __restrict__ kept, const double* __restri
                            const unsigned char* __restrict__ skips, int N, const Dims& d,
                            int b, int lane) {
   const int places = d.U + 1;
-  const size_t walk = (size_t)(d.Q + 1) * places;
-  const Pair* left = kept + (size_t)(2 * b) * walk + (size_t)d.Q * places;
-  const Pair* right = left + walk;
+  const Pair* left = kept + (size_t)(2 * b) * d.kept() + (size_t)d.Q * places;
+  const Pair* right = left + d.kept();
+  const float2 *left_lost = (const float2*)(left + places),
+               *right_lost = (const float2*)(right + places);
   skips += (size_t)b * d.U;
-  Num sum = none();
-  for (int n = lane; n <= N; n += 32) {
-    // In the mirror blank[n] is blank'[j], label[n] is label'[j - 1].
-    const int j = N - n;
-    Pair a = left[n], here = right[j];
-    Num before = none(), before2 = none();
-    if (j > 0) before = {right[j - 1].lm, right[j - 1].le};
-    if (j > 1) before2 = {right[j - 2].lm, right[j - 2].le};
-    sum = plus(sum, times({a.bm, a.be}, plus({here.bm, here.be}, before)));
-    if (n < N) {
-      const bool skip = j > 1 && skips[n + 1];
-      Num blank = {right[j - 1].bm, right[j - 1].be};
-      Num into = plus(before, blank, only_if(skip, before2));
-      sum = plus(sum, times({a.lm, a.le}, into));
+  // Each way through the middle: a state from the left, and one from the right that it
+  // stays or steps to. In the mirror blank[n] is blank'[j], label[n] is label'[j - 1].
+  auto each_way = [&](auto visit) {
+    for (int n = lane; n <= N; n += 32) {
+      const int j = N - n;
+      auto to_blank = [&](int e, double m, int i) {
+        visit(e + right[i].be, m * (right[i].bm + (double)right_lost[i].x));
+      };
+      auto to_label = [&](int e, double m, int i) {
+        if (i >= 0) visit(e + right[i].le, m * (right[i].lm + (double)right_lost[i].y));
+      };
+      const double blank = left[n].bm + (double)left_lost[n].x;
+      const double label = left[n].lm + (double)left_lost[n].y;
+      to_blank(left[n].be, blank, j);
+      to_label(left[n].be, blank, j - 1);
+      if (n == N) continue;
+      to_label(left[n].le, label, j - 1);
+      to_blank(left[n].le, label, j - 1);
+      if (j > 1 && skips[n + 1]) to_label(left[n].le, label, j - 2);
     }
-  }
-  for (int k = 16; k; k >>= 1) {
-    Num other = {__shfl_xor_sync(kAll, sum.m, k), __shfl_xor_sync(kAll, sum.e, k)};
-    sum = plus(sum, other);
-  }
-  const Num z = renormalised(of_lane(sum, 0));
+  };
+  int e = 2 * kZero;
+  each_way([&](int of_way, double) { e = max(e, of_way); });
+  for (int k = 16; k; k >>= 1) e = max(e, __shfl_xor_sync(kAll, e, k));
+  double sum = 0;
+  each_way([&](int of_way, double m) { sum += m * pow2(max(of_way - e, -127)); });
+  for (int k = 16; k; k >>= 1) sum += __shfl_xor_sync(kAll, sum, k);
   const double shift = shifts[2 * b] + shifts[2 * b + 1];
-  float value = (float)fma((double)z.e, kLn2, log((double)z.m) + shift);
+  float value = (float)fma((double)e, kLn2, log(sum) + shift);
   const float cutoff = (float)((kZero + kGuard) * kLn2);
-  if (N < 0 || z.e <= kZero + kGuard || value < cutoff) value = -INFINITY;
+  if (N < 0 || e <= kZero + kGuard || value < cutoff) value = -INFINITY;
   if (shift != shift) value = NAN;
-  return {value, z.e, fabsf(value) < INFINITY};
+  return {value, e, fabsf(value) < INFINITY};
 }
 
 __device__ inline void only_meet(const unsigned char* __restrict__ skips,

@@ -16,6 +16,8 @@ struct Dims {
   __device__ explicit Dims(const int* d)
       : B(d[0]), frames(d[1]), V(d[2]), U(d[3]), group(d[4]), Q(d[5]),
         normalise(d[6] != 0), kind(d[7]) {}
+  // Pairs that a walk keeps: a column for each group, the middle, and what that lost.
+  __device__ size_t kept() const { return (size_t)(Q + 2) * (U + 1); }
 };
 
 struct Utterance {
@@ -32,8 +34,8 @@ struct Utterance {
         peaks(all_peaks + (size_t)b * d.frames),
         ids(all_ids + (size_t)b * (d.U + 1)),
         skips(all_skips + (size_t)b * d.U),
-        V(d.V), T(min(max(lengths[b], 0), d.frames)), N(min(counts[b], d.U)), blank_id(ids[d.U]), kind(d.kind),
-        places(d.U + 1) {}
+        V(d.V), T(min(max(lengths[b], 0), d.frames)), N(min(counts[b], d.U)),
+        blank_id(ids[d.U]), kind(d.kind), places(d.U + 1) {}
 
   __device__ unsigned bits(size_t i) const {
     return kind == kFloat32 ? ((const unsigned*)scores)[i]

@@ -20,8 +20,9 @@ struct alignas(16) Pair {  // blank and label of one place
   int le;
 };
 
-template <int R_, int kWarps_>
+template <int R_, int kWarps_, class Number_>
 struct Layout {
+  using Number = Number_;                                  // of a state
   static constexpr int R = R_, kWarps = kWarps_;           // warps that walk, at most
   static constexpr int F = 8 / R;                          // frames of a step
   static constexpr int kHalo = R < 8 ? (F + R - 1) / R : 0;  // lanes that are repeated
@@ -56,36 +57,39 @@ struct Places {
   }
 };
 
-template <int R>
+template <class L>
 struct Column {
-  Num blank[R], label[R];
+  typename L::Number blank[L::R], label[L::R];
 };
 
 // What warps tell their right neighbours, in turns of two: one barrier is then enough.
 template <class L>
 struct Edges {
   static constexpr int R = L::R, kHalo = L::kHalo;
-  Pair last[2][L::kWarps][kHalo > 0 ? kHalo * R : 1];
-  __device__ __forceinline__ void tell(int turn, const Column<R>& at, int warp, int lane) {
-    Pair* mine = last[turn & 1][warp];
-    if (kHalo == 0 && lane == 31)
-      mine[0] = {1.0f, kZero, at.label[R - 1].m, at.label[R - 1].e};
+  static constexpr int kTold = kHalo > 0 ? kHalo * R : 1;
+  using Number = typename L::Number;
+  struct alignas(8) Place {
+    Number blank, label;
+  };
+  Place last[2][L::kWarps][kTold];
+  __device__ __forceinline__ void tell(int turn, const Column<L>& at, int warp, int lane) {
+    Place* mine = last[turn & 1][warp];
+    if (kHalo == 0 && lane == 31) mine[0].label = at.label[R - 1];
     if (kHalo > 0 && lane >= 32 - kHalo)
 #pragma unroll
       for (int r = 0; r < R; ++r)
-        mine[(lane - (32 - kHalo)) * R + r] = {at.blank[r].m, at.blank[r].e,
-                                               at.label[r].m, at.label[r].e};
+        mine[(lane - (32 - kHalo)) * R + r] = {at.blank[r], at.label[r]};
   }
-  __device__ __forceinline__ void hear(int turn, Column<R>& at, Num& edge, int warp,
+  __device__ __forceinline__ void hear(int turn, Column<L>& at, Number& edge, int warp,
                                        int lane) const {
     if (warp == 0) return;
-    const Pair* theirs = last[turn & 1][warp - 1];
-    if (kHalo == 0 && lane == 0) edge = {theirs[0].lm, theirs[0].le};
+    const Place* theirs = last[turn & 1][warp - 1];
+    if (kHalo == 0 && lane == 0) edge = theirs[0].label;
     if (lane >= kHalo) return;
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      at.blank[r] = {theirs[lane * R + r].bm, theirs[lane * R + r].be};
-      at.label[r] = {theirs[lane * R + r].lm, theirs[lane * R + r].le};
+      at.blank[r] = theirs[lane * R + r].blank;
+      at.label[r] = theirs[lane * R + r].label;
     }
   }
 };
@@ -94,10 +98,11 @@ struct Edges {
 template <class L>
 struct Walker {
   static constexpr int R = L::R;
+  using Number = typename L::Number;
   const Places<L> who;
   const int places, warps, warp, lane;
-  Column<R> at;
-  Num edge = none();     // of the label to the left, where no lane repeats it
+  Column<L> at;
+  Number edge = zero<Number>();  // of the label to the left, where no lane repeats it
   bool is_whole = true;  // nothing is to be heard from the left
   __device__ Walker(const Utterance& u, int side, int warp_, int lane_)
       : who(u, side, warp_, lane_), places(u.places), warps(L::warps(places)),
@@ -106,8 +111,8 @@ struct Walker {
   __device__ void start() {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      at.blank[r] = only_if(who.n + r == 0, {1.0f, 0});
-      at.label[r] = none();
+      at.blank[r] = at.label[r] = zero<Number>();
+      if (who.n + r == 0) at.blank[r].e = 0;
     }
   }
 
@@ -117,6 +122,11 @@ struct Walker {
     for (int r = 0; r < R; ++r)
       if (who.owns[r])
         row[who.n + r] = {at.blank[r].m, at.blank[r].e, at.label[r].m, at.label[r].e};
+  }
+  __device__ void store_lost(float2* row) const {
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+      if (who.owns[r]) row[who.n + r] = {at.blank[r].lost, at.label[r].lost};
   }
   __device__ __forceinline__ void load(const Pair* row) {
 #pragma unroll
@@ -149,15 +159,15 @@ struct Walker {
   // A frame, given its emissions. `on_ways` sees the ways into each place before them.
   template <class OnWays>
   __device__ __forceinline__ void frame(const Num* emission, OnWays on_ways) {
-    Num before = from_left(at.label[R - 1]);
+    Number before = from_left(at.label[R - 1]);
     if (L::kHalo > 0) before = only_if(lane > 0, before);
     if (L::kHalo == 0 && lane == 0) before = edge;
     const Num of_blank = emission[who.blank_cell];
 #pragma unroll
     for (int r = R - 1; r >= 0; --r) {
-      const Num left = r ? at.label[r - 1] : before;
-      const Num blank = plus(at.blank[r], left);
-      const Num label = plus(at.label[r], at.blank[r], only_if(who.skip[r], left));
+      const Number left = r ? at.label[r - 1] : before;
+      const Number blank = plus(at.blank[r], left);
+      const Number label = plus(at.label[r], at.blank[r], only_if(who.skip[r], left));
       on_ways(r, blank, label);
       at.blank[r] = times(blank, of_blank);
       at.label[r] = times(label, emission[who.cell[r]]);
