@@ -15,7 +15,14 @@ import pytest
 import jax_ctc
 from jax_ctc._recursion import cuda
 from tests import contract, guest_contract
-from tests.recursion.cuda.batches import CASES, LAYOUTS, batch_of, check, problem_of
+from tests.recursion.cuda.batches import (
+    CASES,
+    LAYOUTS,
+    batch_of,
+    check,
+    problem_of,
+    sure,
+)
 
 MARK = "__gpu$xla.gpu.ptx"
 NEED_EIGHT = {
@@ -95,6 +102,16 @@ def test_layouts(sizes):
     for _ in range(20):
         for array, again in zip(first, run(batch), strict=True):
             np.testing.assert_array_equal(array, again)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("margin", [8, 12, 17, 30])
+@pytest.mark.parametrize(
+    "sizes", [(1000, 4, 5), (4000, 4, 100), (4000, 32, 500), (1000, 128, 20)]
+)
+def test_sure_and_right(sizes, margin, noise):
+    """What frames add is below the last bit of what they add to, and still counts."""
+    check(run, sure(*sizes, margin, noise=noise), atol=3e-7)
 
 
 @pytest.mark.parametrize("classes", [3, 64, 129, 4100])

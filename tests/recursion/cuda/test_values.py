@@ -11,7 +11,7 @@ from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cuda.plan import Layout
 from tests import contract
 from tests.recursion.cuda import emulator
-from tests.recursion.cuda.batches import CASES, LAYOUTS, batch_of
+from tests.recursion.cuda.batches import CASES, LAYOUTS, batch_of, sure
 from tests.recursion.cuda.batches import check as check_by
 
 pytestmark = emulator.needs_compiler
@@ -86,6 +86,15 @@ def test_confident_and_wrong(emulated):
     scores, _, lengths, _ = batch_of(1, 1500, 8, 3)
     scores[:, :, 7] += 50
     check((scores, np.array([[1, 2, 3]]), lengths, np.array([3])))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("classes", "labels", "margin"), [(4, 5, 8), (32, 100, 12), (4, 450, 8)]
+)
+def test_sure_and_right(emulated, classes, labels, margin, noise):
+    """What frames add is below the last bit of what they add to, and still counts."""
+    check(sure(1000, classes, labels, margin, noise=noise), atol=3e-7)
 
 
 def test_very_long(emulated):

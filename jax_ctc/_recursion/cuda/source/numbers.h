@@ -61,6 +61,10 @@ __device__ inline Num plus(Num a, Num b, Num c) {
   return {fmaf(a.m, pow2(a.e - e), sum), e};
 }
 
+// The nearest Num.
+__device__ inline Num rounded(Num a) { return a; }
+__device__ inline Num rounded(Sum a) { return {a.m + a.lost, a.e}; }
+
 // Products by powers of two are exact. What a sum loses stands beside its chain.
 __device__ inline Sum times(Sum a, Num b) {
   return {a.m * b.m, max(a.e + b.e, kZero), a.lost * b.m};

@@ -119,14 +119,17 @@ struct Walker {
   // A column in memory: the places that there are, each written by the lane that owns it.
   __device__ __forceinline__ void store(Pair* row) const {
 #pragma unroll
-    for (int r = 0; r < R; ++r)
-      if (who.owns[r])
-        row[who.n + r] = {at.blank[r].m, at.blank[r].e, at.label[r].m, at.label[r].e};
+    for (int r = 0; r < R; ++r) {
+      const Num blank = rounded(at.blank[r]), label = rounded(at.label[r]);
+      if (who.owns[r]) row[who.n + r] = {blank.m, blank.e, label.m, label.e};
+    }
   }
+  // What that column lacks.
   __device__ void store_lost(float2* row) const {
+    auto lost = [](Sum a) { return (a.m - rounded(a).m) + a.lost; };
 #pragma unroll
     for (int r = 0; r < R; ++r)
-      if (who.owns[r]) row[who.n + r] = {at.blank[r].lost, at.label[r].lost};
+      if (who.owns[r]) row[who.n + r] = {lost(at.blank[r]), lost(at.label[r])};
   }
   __device__ __forceinline__ void load(const Pair* row) {
 #pragma unroll
