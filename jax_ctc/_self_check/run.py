@@ -30,6 +30,9 @@ _PAUSE = 0.02  # threads of the one before may still spin
 _GRADIENT_ATOL = {"scan": 5e-4}
 _DEFAULT_ATOL = 1e-5
 
+# On a GPU XLA adds up the derivative of a gather in any order.
+_IN_ANY_ORDER = {("scan", "gpu")}
+
 Say = Callable[[str, float], Any]  # what is being done, and how much of all is done
 
 
@@ -55,7 +58,10 @@ def check(say: Say = lambda text, share: None) -> Report:
             ]
             programs[one.name], seconds = _compile(one.name, timed)
             checked = dataclasses.replace(
-                checked, comparisons=tuple(comparisons), compile_s=seconds
+                checked,
+                comparisons=tuple(comparisons),
+                compile_s=seconds,
+                has_one_order=_has_one_order(one.name),
             )
         found.append(checked)
     for name, prepare in RIVALS.items():
@@ -137,7 +143,7 @@ def _compare(
         any(a.tobytes() != b.tobytes() for a, b in zip(first, other, strict=True))
         for other in others
     )
-    if differ:
+    if differ and _has_one_order(one.name):
         faults.append(f"bits differ in {differ} of {len(others)} more runs")
     return Comparison(
         batch.name,
@@ -145,6 +151,10 @@ def _compare(
         float(gradient_error.max()),
         tuple(faults),
     )
+
+
+def _has_one_order(name: str) -> bool:
+    return (name, jax.default_backend()) not in _IN_ANY_ORDER
 
 
 def _compile(name: str, batch: Batch) -> tuple[Callable[[], Any], float]:

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -171,6 +172,7 @@ def test_declines():
 def test_what_cannot_launch_is_declined(monkeypatch):
     """Whatever the reason, it is told, and plain XLA runs."""
     traits = Traits("cuda", jnp.dtype("float32"), 2, 100, 10, 32, True)
+    said = []
 
     def refuse(*args, **kwargs):
         raise RuntimeError("No such custom call\nand much more")
@@ -181,5 +183,7 @@ def test_what_cannot_launch_is_declined(monkeypatch):
     assert cuda.decline(traits) == "PTX does not run here: No such custom call"
     cuda.missing.cache_clear()
     emulator.install(monkeypatch)
-    assert cuda.decline(traits) is None
+    # The first to ask is a program that is being traced.
+    jax.jit(lambda x: [x, said.append(cuda.decline(traits))][0]).lower(1.0)
+    assert said == [None]
     cuda.missing.cache_clear()

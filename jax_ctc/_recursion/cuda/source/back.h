@@ -33,7 +33,7 @@ __device__ __forceinline__ void again(Crew<L>& crew, Walker<L>& walker, int firs
   });
 }
 
-// alpha * beta of a place over 2^scale; about 1 at most, and 0 where either is.
+// alpha * beta of a place over 2^scale; 2^42 at most, and 0 where either is.
 __device__ __forceinline__ float product(Num a, Num b, int scale) {
   return a.m * b.m * pow2(max(a.e + b.e, kZero) - scale);
 }
@@ -178,7 +178,7 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
   } else if (number == 1 && member < warps) {
     Walker<L> walker(u, side, member, lane);
     Crew<L> crew(shared[1], u, side, half, 2, warps, member, lane, true, false);
-    walker.load(middle);
+    if (has(0)) walker.load(middle);
     turns([&](int i, int g) {
       if (has(g + 1)) go_onward(crew, walker, g + 1, i == 1);
     });

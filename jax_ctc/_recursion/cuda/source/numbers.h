@@ -171,9 +171,6 @@ __device__ inline Sum from_left(Sum a) {
   return {__shfl_up_sync(kAll, a.m, 1), __shfl_up_sync(kAll, a.e, 1),
           __shfl_up_sync(kAll, a.lost, 1)};
 }
-__device__ inline Num of_lane(Num a, int lane) {
-  return {__shfl_sync(kAll, a.m, lane), __shfl_sync(kAll, a.e, lane)};
-}
 __device__ inline float warp_sum(float x) {
   for (int k = 16; k; k >>= 1) x += __shfl_xor_sync(kAll, x, k);
   return x;

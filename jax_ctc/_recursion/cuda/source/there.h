@@ -70,6 +70,17 @@ __device__ void there(const void* __restrict__ scores, const float* __restrict__
   walker.store_lost((float2*)(middle + u.places));
 }
 
+// What meets in the middle, in double: (m, e) as a Num.
+struct Wide {
+  double m;
+  int e;
+};
+__device__ inline Wide times(Wide a, Wide b) { return {a.m * b.m, max(a.e + b.e, kZero)}; }
+__device__ inline Wide plus(Wide a, Wide b) {
+  const int e = max(a.e, b.e);
+  return {a.m * pow2(a.e - e) + b.m * pow2(b.e - e), e};
+}
+
 // Where two walks met, by one warp: log Z, and in `scale` its exponent without shifts.
 struct Met {
   float log_z;
@@ -83,42 +94,38 @@ __device__ inline Met meet(const Pair* __restrict__ kept, const double* __restri
   const int places = d.U + 1;
   const Pair* left = kept + (size_t)(2 * b) * d.kept() + (size_t)d.Q * places;
   const Pair* right = left + d.kept();
-  const float2 *left_lost = (const float2*)(left + places),
-               *right_lost = (const float2*)(right + places);
   skips += (size_t)b * d.U;
-  // Each way through the middle: a state from the left, and one from the right that it
-  // stays or steps to. In the mirror blank[n] is blank'[j], label[n] is label'[j - 1].
-  auto each_way = [&](auto visit) {
-    for (int n = lane; n <= N; n += 32) {
-      const int j = N - n;
-      auto to_blank = [&](int e, double m, int i) {
-        visit(e + right[i].be, m * (right[i].bm + (double)right_lost[i].x));
-      };
-      auto to_label = [&](int e, double m, int i) {
-        if (i >= 0) visit(e + right[i].le, m * (right[i].lm + (double)right_lost[i].y));
-      };
-      const double blank = left[n].bm + (double)left_lost[n].x;
-      const double label = left[n].lm + (double)left_lost[n].y;
-      to_blank(left[n].be, blank, j);
-      to_label(left[n].be, blank, j - 1);
-      if (n == N) continue;
-      to_label(left[n].le, label, j - 1);
-      to_blank(left[n].le, label, j - 1);
-      if (j > 1 && skips[n + 1]) to_label(left[n].le, label, j - 2);
-    }
+  auto blank = [&](const Pair* row, int n) {
+    return Wide{row[n].bm + (double)((const float2*)(row + places))[n].x, row[n].be};
   };
-  int e = 2 * kZero;
-  each_way([&](int of_way, double) { e = max(e, of_way); });
-  for (int k = 16; k; k >>= 1) e = max(e, __shfl_xor_sync(kAll, e, k));
-  double sum = 0;
-  each_way([&](int of_way, double m) { sum += m * pow2(max(of_way - e, -127)); });
-  for (int k = 16; k; k >>= 1) sum += __shfl_xor_sync(kAll, sum, k);
+  auto label = [&](const Pair* row, int n) {
+    if (n < 0) return Wide{1, kZero};
+    return Wide{row[n].lm + (double)((const float2*)(row + places))[n].y, row[n].le};
+  };
+  Wide sum = {1, kZero};
+#pragma unroll 1
+  for (int n = lane; n <= N; n += 32) {
+    // In the mirror blank[n] is blank'[j], label[n] is label'[j - 1].
+    const int j = N - n;
+    const Wide before = label(right, j - 1);
+    sum = plus(sum, times(blank(left, n), plus(blank(right, j), before)));
+    if (n == N) continue;
+    Wide into = plus(before, blank(right, j - 1));
+    if (n + 1 < N && skips[n + 1]) into = plus(into, label(right, j - 2));
+    sum = plus(sum, times(label(left, n), into));
+  }
+#pragma unroll 1
+  for (int k = 16; k; k >>= 1) {
+    const Wide other = {__shfl_xor_sync(kAll, sum.m, k), __shfl_xor_sync(kAll, sum.e, k)};
+    sum = plus(sum, other);
+  }
+  sum = {__shfl_sync(kAll, sum.m, 0), __shfl_sync(kAll, sum.e, 0)};
   const double shift = shifts[2 * b] + shifts[2 * b + 1];
-  float value = (float)fma((double)e, kLn2, log(sum) + shift);
+  float value = (float)fma((double)sum.e, kLn2, log(sum.m) + shift);
   const float cutoff = (float)((kZero + kGuard) * kLn2);
-  if (N < 0 || e <= kZero + kGuard || value < cutoff) value = -INFINITY;
+  if (N < 0 || sum.e <= kZero + kGuard || value < cutoff) value = -INFINITY;
   if (shift != shift) value = NAN;
-  return {value, e, fabsf(value) < INFINITY};
+  return {value, sum.e, fabsf(value) < INFINITY};
 }
 
 __device__ inline void only_meet(const unsigned char* __restrict__ skips,

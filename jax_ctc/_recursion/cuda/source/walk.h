@@ -68,7 +68,7 @@ struct Edges {
   static constexpr int R = L::R, kHalo = L::kHalo;
   static constexpr int kTold = kHalo > 0 ? kHalo * R : 1;
   using Number = typename L::Number;
-  struct alignas(8) Place {
+  struct alignas(sizeof(Number) == 8 ? 16 : 8) Place {
     Number blank, label;
   };
   Place last[2][L::kWarps][kTold];
