@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice import normaliser
-from jax_ctc._lattice.frames import gather, rows_of, rows_of_chunk, stored
+from jax_ctc._lattice.frames import gather, stored
 from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside, positions
@@ -45,29 +45,31 @@ class LogEmissions(NamedTuple):
     is_bad: Bool[Array, " B"]  # a live frame holds NaN, +inf, or -inf only
 
 
-def read(
-    problem: Problem,
-    start: Int[Array, ""] | int,
-    size: int,
-    *,
-    normalise: bool,
-    here: Normaliser | None = None,
-) -> tuple[LogEmissions, Normaliser]:
-    """Read frames start .. start + size - 1; those at or past T are padding.
+class Source(NamedTuple):
+    """What chunks are read from: all scores, looked through once."""
 
-    Returns also what normalises their rows; given back as `here`, it is not found anew.
-    """
-    num_frames = problem.scores.shape[1]
-    first, num_rows = rows_of_chunk(start, size, num_frames)
-    rows = rows_of(problem.scores, first, num_rows)
-    here = normaliser.of(rows) if here is None else here
+    problem: Problem
+    found: Normaliser  # of every frame
+
+
+def source(problem: Problem) -> Source:
+    """Look through all the scores, so that no chunk need be: one pass on all cores."""
+    return Source(problem, normaliser.of_all(problem.scores))
+
+
+def read(
+    source: Source, start: Int[Array, ""] | int, size: int, *, normalise: bool
+) -> LogEmissions:
+    """Read frames start .. start + size - 1; those at or past T are padding."""
+    problem, found = source
     frames = start + positions(size)
-    row_of_frame = jnp.minimum(frames - first, num_rows - 1)
+    rows = jnp.minimum(frames, problem.scores.shape[1] - 1)
     is_live = frames[None, :] < problem.logit_lengths[:, None]
-    needed = stored(gather(rows, problem.ids)[:, row_of_frame])
-    shown = Normaliser(*(x[:, row_of_frame] for x in here))
-    log = lay_out(needed, shown if normalise else None, is_live)
-    return log._replace(is_bad=is_bad(shown, is_live)), here
+    blank = gather(problem.scores, rows, problem.ids[:, -1:])
+    label = stored(gather(problem.scores, rows, problem.ids[:, :-1]))
+    here = Normaliser(*(jnp.take(x, rows, axis=1) for x in found))
+    log = lay_out(blank, label, here if normalise else None, is_live)
+    return log._replace(is_bad=is_bad(here, is_live))
 
 
 def read_all(problem: Problem, *, normalise: bool) -> LogEmissions:
@@ -82,12 +84,16 @@ def read_all(problem: Problem, *, normalise: bool) -> LogEmissions:
     is_read = is_live & ~found[:, None]
     clean = jnp.where(is_read[:, :, None], scores, 0)
     here = normaliser.of(clean) if normalise else None
-    log = lay_out(gather(clean, problem.ids), here, is_live)
+    rows = positions(scores.shape[1])
+    blank = gather(clean, rows, problem.ids[:, -1:])
+    label = gather(clean, rows, problem.ids[:, :-1])
+    log = lay_out(blank, label, here, is_live)
     return log._replace(is_bad=found)
 
 
 def lay_out(
-    needed: Float[Array, "B K S"],
+    blank: Float[Array, "B K 1"],
+    label: Float[Array, "B K U"],
     here: Normaliser | None,
     is_live: Bool[Array, "B K"],
 ) -> LogEmissions:
@@ -95,11 +101,10 @@ def lay_out(
 
     Without normalisers scores are taken as they are.
     """
-    best = best_of(needed)
-    needed = needed - best[:, :, None]
+    best = best_of(blank, label)
     is_read = is_live[:, :, None]
-    blank = jnp.where(is_read, needed[:, :, -1:], 0)
-    label = jnp.where(is_read, needed[:, :, :-1], -jnp.inf)
+    blank = jnp.where(is_read, blank - best[:, :, None], 0)
+    label = jnp.where(is_read, label - best[:, :, None], -jnp.inf)
     return LogEmissions(
         blank=jnp.moveaxis(blank, 1, 0),
         label=jnp.moveaxis(label, 1, 0),
@@ -116,9 +121,12 @@ def log_shift(
     return jnp.maximum(shift, _LEAST_SHIFT)
 
 
-def best_of(needed: Float[Array, "B K S"]) -> Float[Array, "B K"]:
+def best_of(
+    blank: Float[Array, "B K 1"], label: Float[Array, "B K U"]
+) -> Float[Array, "B K"]:
     """Return the best needed score of each frame, a constant to JAX; 0 for -inf."""
-    best = lax.stop_gradient(jnp.max(needed, axis=2))
+    best = jnp.maximum(blank[:, :, 0], jnp.max(label, axis=2, initial=-jnp.inf))
+    best = lax.stop_gradient(best)
     return jnp.where(best == -jnp.inf, 0, best)
 
 

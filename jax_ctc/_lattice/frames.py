@@ -32,16 +32,20 @@ def rows_of(
 
 
 def gather(
-    rows: Float[Array, "B D V"], ids: Int[Array, "B S"]
-) -> Float[Array, "B D S"]:
-    """Return rows[b, d, ids[b, s]].
+    scores: Float[Array, "B T V"], rows: Int[Array, " K"], ids: Int[Array, "B S"]
+) -> Float[Array, "B K S"]:
+    """Return scores[b, rows[k], ids[b, s]], and widen what was gathered alone.
 
     One gather per utterance: indexing with arange(B) would make a sharded batch gather
     from every device.
     """
-    return jax.vmap(lambda rows, ids: rows.at[:, ids].get(mode="promise_in_bounds"))(
-        rows, ids
-    )
+
+    def utterance(scores: jax.Array, ids: Int[Array, " S"]) -> jax.Array:
+        where = scores.at[rows[:, None], ids[None, :]]
+        return where.get(mode="promise_in_bounds")
+
+    gathered = jax.vmap(utterance)(to_bits(scores), ids)
+    return from_bits(gathered, scores.dtype).astype(accumulator(scores.dtype))
 
 
 def to_bits(x: Float[Array, "..."]) -> Shaped[Array, "..."]:

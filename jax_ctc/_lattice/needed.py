@@ -78,7 +78,7 @@ def _needed(
         here = Normaliser(peak, rest)
 
     needed = of_all[:, :, : problem.ids.shape[1]]
-    best = best_of(needed)
+    best = best_of(needed[:, :, -1:], needed[:, :, :-1])
     small = jnp.where(is_bad[:, :, None], jnp.nan, needed - best[:, :, None])
     # One more class, which no state emits: a frame whose needed classes are all -inf is
     # impossible, and not bad.
@@ -93,5 +93,6 @@ def _of_own_classes(
     num_classes = scores.shape[2]
     own_ids = ids - lax.axis_index(vocab_axes) * num_classes
     is_own = (own_ids >= 0) & (own_ids < num_classes)
-    own = gather(scores, jnp.clip(own_ids, 0, num_classes - 1))
+    rows = positions(scores.shape[1])
+    own = gather(scores, rows, jnp.clip(own_ids, 0, num_classes - 1))
     return jnp.where(is_own[:, None, :], own, 0)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
 
-_CHUNK_FRAMES = 64
+_CHUNK_BYTES = 2**18
 
 
 class Normaliser(NamedTuple):
@@ -43,20 +43,22 @@ def of(scores: Float[Array, "... V"]) -> Normaliser:
 def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     """Return the normalisers of all frames, without derivatives.
 
-    Chunk by chunk: XLA on CPU would widen all scores of half precision at once.
+    A quarter of a megabyte at a time: XLA on CPU stores what two sums share, and
+    would widen all scores of half precision at once.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]
-    if scores.dtype.itemsize > 2 or num_frames <= _CHUNK_FRAMES:
+    frame_bytes = max(4 * scores.shape[0] * scores.shape[2], 1)
+    chunk = max(_CHUNK_BYTES // frame_bytes, 1)
+    if num_frames <= chunk:
         return of(rows_of(scores, 0, num_frames))
 
     def look(start: Int[Array, ""]) -> Normaliser:
-        first, size = rows_of_chunk(start, _CHUNK_FRAMES, num_frames)
+        first, size = rows_of_chunk(start, chunk, num_frames)
         return of(rows_of(scores, first, size))
 
     # The last chunk reaches back over its neighbour's frames.
-    starts = positions(-(-num_frames // _CHUNK_FRAMES)) * _CHUNK_FRAMES
-    found = lax.map(look, starts)  # [C, B, K]
-    repeated = -num_frames % _CHUNK_FRAMES
+    found = lax.map(look, positions(-(-num_frames // chunk)) * chunk)  # [C, B, K]
+    repeated = -num_frames % chunk
 
     def join(x: Float[Array, "C B K"]) -> Float[Array, "B T"]:
         whole = jnp.moveaxis(x[:-1], 0, 1).reshape(x.shape[1], -1)

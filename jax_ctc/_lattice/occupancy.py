@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jax_ctc._lattice.emissions import Source
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk, to_bits
 from jax_ctc._lattice.normaliser import Normaliser, softmax
-from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_at, positions
 
 # By a product with a one-hot below this many classes, by a scatter from it on: a
@@ -22,27 +22,32 @@ _SCATTER_CLASSES = 256
 
 
 def write_gradient(
-    problem: Problem,
+    source: Source,
     gradient: Shaped[Array, "B T V"],
     start: Int[Array, ""] | int,
     posterior: Float[Array, "K B S"],
-    here: Normaliser | None,
     is_alive: Bool[Array, " B"],
+    *,
+    normalise: bool,
 ) -> Shaped[Array, "B T V"]:
     """Write the gradient of a chunk into `to_bits` of it; exactly 0 on dead frames.
 
-    posterior: of each label, and of all blanks together. here: the normalisers that
-    `read` gave; None for scores taken as they are.
+    posterior: of each label, and of all blanks together. normalise: softmax - posterior
+    rather than -posterior.
 
     Chunks come from the right: at the ragged end a chunk's rows reach back over frames
     of its left neighbour, which then puts them right.
     """
+    problem, found = source
     size, num_frames = posterior.shape[0], gradient.shape[1]
     first, num_rows = rows_of_chunk(start, size, num_frames)
     frame_of_row = jnp.maximum(first + positions(num_rows) - start, 0)
     occupancy = jnp.moveaxis(posterior[frame_of_row], 0, 1)
     rows = rows_of(problem.scores, first, num_rows)
-    rows = jnp.zeros_like(rows) if here is None else softmax(rows, here)
+    here = Normaliser(
+        *(lax.dynamic_slice_in_dim(x, first, num_rows, axis=1) for x in found)
+    )
+    rows = softmax(rows, here) if normalise else jnp.zeros_like(rows)
     rows = subtract(rows, occupancy, problem.ids)
     frames = (first + positions(num_rows))[None, :]
     is_kept = (frames < problem.logit_lengths[:, None]) & is_alive[:, None]

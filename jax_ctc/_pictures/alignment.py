@@ -14,6 +14,7 @@ from jax_ctc._alignment.records import (
 )
 from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._checks.given import ArrayLike, Number, Option, Vocabulary
+from jax_ctc._pictures.fonts import can_draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,8 +48,8 @@ def plot_alignment(
     Each label's posterior is a curve under its text, and the blank's hangs from the top
     in grey. Below stands the input, with the spans of the best path tinted: where a
     tint and a curve disagree, another alignment is nearly as good. Texts are drawn in
-    matplotlib's font: for scripts that it lacks, set
-    `matplotlib.rcParams["font.family"]`.
+    matplotlib's font, and a label whose script it lacks by its id: for other scripts
+    set `matplotlib.rcParams["font.family"]`.
 
     Args:
         posteriors: of one utterance, from `ctc_posteriors`.
@@ -107,7 +108,12 @@ def plot_alignment(
         else:
             top, bottom = figure.subplots(2, sharex=True, height_ratios=(1.3, 1))
             _draw_picture(bottom, image, duration, spans)
-        texts = [str(span.label) for span in spans]
+        ids = np.asarray(alignment.tokens)[np.asarray(alignment.start)[: len(spans)]]
+        names = [str(span.label) for span in spans]
+        texts = [
+            name if can_draw(name) else str(number)
+            for name, number in zip(names, ids.tolist(), strict=True)
+        ]
         draw_posteriors(top, label[:, : len(spans)], blank, duration, texts)
         top.set_ylabel("probability")
         top.set_title(title or "Posterior of each label, and of the blank (grey)")

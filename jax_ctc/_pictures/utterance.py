@@ -1,7 +1,6 @@
 """The picture of one utterance: what the model says, and where its labels would sit."""
 
 import base64
-import functools
 import io
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax_ctc._alignment.posteriors import ctc_posteriors
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.text import need
 from jax_ctc._pictures.alignment import draw_posteriors
+from jax_ctc._pictures.fonts import can_draw
 
 # A page may hold hundreds of these: small, and laid out by hand, not by a solver.
 _DPI = 100
@@ -140,32 +140,6 @@ def _name(given: Given, label: int) -> str:
         return "blank"
     name = given.spell([label])
     name = name.strip() or repr(name)
-    if not _can_draw(name):
+    if not can_draw(name):
         return str(label)
     return name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…"
-
-
-def _can_draw(text: str) -> bool:
-    """Tell whether matplotlib's fonts have every letter: names are written bold, too.
-
-    Without a glyph it would draw an empty box, and warn.
-    """
-    from matplotlib.font_manager import FontProperties, findfont
-
-    letters = {ord(letter) for letter in text}
-    for weight in ("normal", "bold"):
-        glyphs: set[int] = set()
-        for family in FontProperties().get_family():
-            font = FontProperties(family=[family], weight=weight)
-            glyphs |= _glyphs(str(findfont(font)))
-        if not letters <= glyphs:
-            return False
-    return True
-
-
-@functools.cache
-def _glyphs(path: str) -> frozenset[int]:
-    """Return the characters of a font file."""
-    from matplotlib.font_manager import get_font
-
-    return frozenset(get_font(path).get_charmap())

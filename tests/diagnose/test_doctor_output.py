@@ -22,6 +22,7 @@ import jax_ctc
 from jax_ctc.__main__ import _track, main
 from jax_ctc._diagnose import page
 from jax_ctc._diagnose.batch import read_batch
+from jax_ctc._pictures import fonts
 from jax_ctc._pictures import utterance as picture
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -158,7 +159,7 @@ def test_a_picture_needs_no_font(batch, name):
     drawn = picture.draw(given, 0)
     assert drawn.startswith("data:image/png;base64,")
     written = picture._name(given, 1)
-    glyphs = "".join(map(chr, picture._glyphs(str(findfont(FontProperties())))))
+    glyphs = "".join(map(chr, fonts._glyphs(str(findfont(FontProperties())))))
     assert set(written) <= set(glyphs)
     assert written == {"$x$": "$x$", "": "''", "▁" * 40: "▁" * 11 + "…"}.get(name, "1")
 

@@ -39,6 +39,12 @@ def test_texts_stand_above_their_frames():
     assert (axes.get_xlabel(), axes.get_title(loc="left")) == ("seconds", "t")
 
 
+def test_a_label_whose_script_the_font_lacks_is_drawn_by_its_id():
+    """As on the doctor's page: an empty box says nothing."""
+    figure = jax_ctc.plot_alignment(*records(), vocabulary=["-", "字", "b"])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "b"]
+
+
 def test_picture_is_stretched_over_the_frames_and_spans_are_tinted():
     """A spectrogram of ten columns a frame; padded frames are cut off."""
     picture = np.zeros((20, 50))

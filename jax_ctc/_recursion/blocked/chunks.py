@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._lattice import emissions
-from jax_ctc._lattice.normaliser import Normaliser
+from jax_ctc._lattice.emissions import Source
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers import extended
@@ -48,20 +48,12 @@ class Total(NamedTuple):
     is_bad: jax.Array
 
 
-class Chunk(NamedTuple):
-    """What was read of K frames."""
-
-    start: Int[Array, ""] | int
-    emission: Emission
-    here: Normaliser  # of its rows
-
-
 # How two ways to end become one number: `extended.plus` or `extended.maximum`.
 Join: TypeAlias = Callable[..., Extended]
 # step(carry, emission) -> carry, kept: one frame, and what is kept of it.
 Step: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
-# visit(carry, chunk, kept) -> carry, out: one chunk; kept and out are [K, ...].
-Visit: TypeAlias = Callable[[Any, Chunk, Any], tuple[Any, Any]]
+# visit(carry, start, emission, kept) -> carry, out: one chunk, all arrays [K, ...].
+Visit: TypeAlias = Callable[[Any, Any, Emission, Any], tuple[Any, Any]]
 # replay(visit, carry) -> carry, outs: every chunk from the right, outs [>= T, ...].
 Replay: TypeAlias = Callable[[Visit, Any], tuple[Any, Any]]
 
@@ -98,76 +90,69 @@ def nothing_yet(problem: Problem) -> Total:
 
 
 def forward_chunks(
-    problem: Problem, plan: Plan, step: Step, start: Any
+    source: Source, plan: Plan, step: Step, start: Any
 ) -> tuple[Any, Total, Replay]:
     """Step through all frames; return the end, and how to replay them from the right.
 
-    Only the carry at each chunk's left end is stored, and what normalises its frames;
-    a replay computes what `step` keeps anew, one chunk at a time. One chunk runs once.
+    Only the carry at each chunk's left end is stored; a replay computes what `step`
+    keeps anew, one chunk at a time, without what sums lose. One chunk runs once.
     """
+    nothing = nothing_yet(source.problem)
 
     def forget(carry: Any, emission: Emission) -> tuple[Any, None]:
         return step(carry, emission)[0], None
 
     def body(carry: tuple, start: Any) -> tuple:
         state, total = carry
-        chunk, total = read(problem, start, plan, total)
-        end, _ = sweep(forget, state, chunk.emission, plan)
-        return (end, total), (state, chunk.here)
+        emission, total = read(source, start, plan, total)
+        end, _ = sweep(forget, state, emission, plan)
+        return (end, total), extended.in_tree(extended.careless, state)
 
     if plan.num_chunks == 1:
-        chunk, total = read(problem, 0, plan, nothing_yet(problem))
-        end, kept = sweep(step, start, chunk.emission, plan)
-        return end, total, lambda visit, carry: visit(carry, chunk, kept)
+        emission, total = read(source, 0, plan, nothing)
+        end, kept = sweep(step, start, emission, plan)
+        return end, total, lambda visit, carry: visit(carry, 0, emission, kept)
 
     starts = positions(plan.num_chunks) * plan.chunk
-    carry = start, nothing_yet(problem)
-    (end, total), (states, heres) = steady_scan(body, carry, starts)
+    (end, total), states = steady_scan(body, (start, nothing), starts)
 
     def replay(visit: Visit, carry: Any) -> tuple[Any, Any]:
         def body(carry: Any, xs: tuple) -> tuple[Any, Any]:
-            start, state, here = xs
-            chunk, _ = read(problem, start, plan, total, here)
-            _, kept = sweep(step, state, chunk.emission, plan)
-            return visit(carry, chunk, kept)
+            start, state = xs
+            emission, _ = read(source, start, plan, nothing)
+            _, kept = sweep(step, state, emission, plan)
+            return visit(carry, start, emission, kept)
 
-        xs = starts, states, heres
-        carry, outs = steady_scan(body, carry, xs, reverse=True)
+        carry, outs = steady_scan(body, carry, (starts, states), reverse=True)
         return carry, _joined(outs)
 
     return end, total, replay
 
 
-def backward_chunks(problem: Problem, plan: Plan, step: Step, end: Any) -> Any:
+def backward_chunks(source: Source, plan: Plan, step: Step, end: Any) -> Any:
     """Step through all frames from the right; return the carry before the first."""
 
     def body(carry: Any, start: Any) -> tuple[Any, None]:
-        chunk, _ = read(problem, start, plan, nothing_yet(problem))
-        return sweep(step, carry, chunk.emission, plan, reverse=True)[0], None
+        emission, _ = read(source, start, plan, nothing_yet(source.problem))
+        return sweep(step, carry, emission, plan, reverse=True)[0], None
 
     starts = positions(plan.num_chunks) * plan.chunk
     return steady_scan(body, end, starts, reverse=True)[0]
 
 
 def read(
-    problem: Problem,
-    start: Int[Array, ""] | int,
-    plan: Plan,
-    total: Total,
-    here: Normaliser | None = None,
-) -> tuple[Chunk, Total]:
+    source: Source, start: Int[Array, ""] | int, plan: Plan, total: Total
+) -> tuple[Emission, Total]:
     """Read a chunk in extended range, and add its shifts to the running total."""
-    log, here = emissions.read(
-        problem, start, plan.chunk, normalise=plan.normalise, here=here
-    )
+    log = emissions.read(source, start, plan.chunk, normalise=plan.normalise)
     shift = sum_frames(log.log_shift)
     high, error = two_sum(total.high, shift[0])
     total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
     emission = Emission(extended.from_log(log.blank), extended.from_log(log.label))
     if plan.is_stretch:
-        is_past = start + positions(plan.chunk) >= problem.scores.shape[1]
-        emission = held(emission, is_past)
-    return Chunk(start, emission, here), total
+        num_frames = source.problem.scores.shape[1]
+        emission = held(emission, start + positions(plan.chunk) >= num_frames)
+    return emission, total
 
 
 def sweep(
@@ -176,7 +161,9 @@ def sweep(
     """Scan over a chunk, renormalising the carry before every R frames."""
 
     def run(carry: Any, xs: Any) -> tuple[Any, Any]:
-        return steady_scan(step, _renormalised(carry), xs, reverse=reverse)
+        return steady_scan(
+            step, extended.in_tree(extended.renormalise, carry), xs, reverse=reverse
+        )
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])
@@ -221,13 +208,4 @@ def _joined(rows: Any) -> Any:
     """Return [C, K, ...] as [C * K, ...]."""
     return jax.tree.map(
         lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), rows
-    )
-
-
-def _renormalised(carry: Any) -> Any:
-    """Renormalise the extended-range numbers in a carry; leave the rest."""
-    return jax.tree.map(
-        lambda x: extended.renormalise(x) if isinstance(x, Extended) else x,
-        carry,
-        is_leaf=lambda x: isinstance(x, Extended),
     )

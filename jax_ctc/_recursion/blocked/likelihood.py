@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jax_ctc._lattice.emissions import Source, source
 from jax_ctc._lattice.frames import from_bits, to_bits
 from jax_ctc._lattice.occupancy import write_gradient
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import ZERO, Extended
 from jax_ctc._recursion.blocked.chunks import (
-    Chunk,
     Plan,
     Replay,
     forward_chunks,
@@ -25,6 +25,8 @@ from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
     advance,
+    careful,
+    careless,
     final,
     initial,
     retreat,
@@ -40,13 +42,14 @@ class Product(NamedTuple):
 
 def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    return keep_alpha(problem, make_plan(problem, normalise=normalise))[0]
+    return keep_alpha(source(problem), make_plan(problem, normalise=normalise))[0]
 
 
 def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
     """Return log p of the first n labels alone, for every n from 0 to U."""
     plan = make_plan(problem, normalise=normalise)
-    end, total, _ = forward_chunks(problem, plan, alpha_step(problem), initial(problem))
+    step, start = alpha_step(problem), careful(initial(problem))
+    end, total, _ = forward_chunks(source(problem), plan, step, start)
     return log_prefixes(problem, end, total)
 
 
@@ -54,12 +57,10 @@ def forward_backward(
     problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan = make_plan(problem, normalise=normalise)
-    log_value, scale, replay = keep_alpha(problem, plan)
-    is_alive = jnp.isfinite(log_value)
-    return log_value, gradient_of(
-        problem, plan, replay, final(problem), scale, is_alive
-    )
+    plan, scores = make_plan(problem, normalise=normalise), source(problem)
+    log_value, scale, replay = keep_alpha(scores, plan)
+    is_alive, beta = jnp.isfinite(log_value), careful(final(problem))
+    return log_value, gradient_of(scores, plan, replay, beta, scale, is_alive)
 
 
 def posteriors(
@@ -70,23 +71,26 @@ def posteriors(
     0 in dead utterances; padded frames hold what the end of the path would.
     """
     plan = make_plan(problem, normalise=normalise)
-    log_value, scale, replay = keep_alpha(problem, plan)
+    log_value, scale, replay = keep_alpha(source(problem), plan)
 
-    def visit(beta: State, chunk: Chunk, alphas: State) -> tuple[State, Product]:
-        return posteriors_of(problem, beta, chunk.emission, alphas, scale, plan)
+    def visit(
+        beta: State, start: Any, emission: Emission, alphas: State
+    ) -> tuple[State, Product]:
+        del start
+        return posteriors_of(problem, beta, emission, alphas, scale, plan)
 
-    _, (blank, label) = replay(visit, final(problem))
+    _, (blank, label) = replay(visit, careful(final(problem)))
     frames = problem.scores.shape[1]
     return log_value, label[:frames], blank[:frames]
 
 
 def keep_alpha(
-    problem: Problem, plan: Plan
+    source: Source, plan: Plan
 ) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Replay]:
     """Return log p(labels), its scale, and how to replay alpha from the right."""
-    end, total, replay = forward_chunks(
-        problem, plan, alpha_step(problem), initial(problem)
-    )
+    problem = source.problem
+    step, start = alpha_step(problem), careful(initial(problem))
+    end, total, replay = forward_chunks(source, plan, step, start)
     return *log_z(problem, end, total), replay
 
 
@@ -95,13 +99,13 @@ def alpha_step(problem: Problem) -> Any:
 
     def step(alpha: State, emission: Emission) -> tuple[State, State]:
         alpha = advance(problem, alpha, emission)
-        return alpha, alpha
+        return alpha, careless(alpha)
 
     return step
 
 
 def gradient_of(
-    problem: Problem,
+    source: Source,
     plan: Plan,
     replay: Replay,
     beta: State,
@@ -109,23 +113,24 @@ def gradient_of(
     is_alive: Bool[Array, " B"],
 ) -> Float[Array, "B T V"]:
     """Return the gradient of all frames, given beta after the last of them."""
+    scores = source.problem.scores
 
-    def write(carry: tuple, chunk: Chunk, alphas: State) -> tuple[tuple, None]:
+    def write(
+        carry: tuple, start: Any, emission: Emission, alphas: State
+    ) -> tuple[tuple, None]:
         beta, gradient = carry
         beta, posterior = posteriors_of(
-            problem, beta, chunk.emission, alphas, scale, plan
+            source.problem, beta, emission, alphas, scale, plan
         )
         of_blank = jnp.sum(posterior.blank, axis=2, keepdims=True)
         of_class = jnp.concatenate([posterior.label, of_blank], axis=2)
-        here = chunk.here if plan.normalise else None
         gradient = write_gradient(
-            problem, gradient, chunk.start, of_class, here, is_alive
+            source, gradient, start, of_class, is_alive, normalise=plan.normalise
         )
         return (beta, gradient), None
 
-    empty = to_bits(jnp.zeros_like(problem.scores))
-    (_, gradient), _ = replay(write, (beta, empty))
-    return from_bits(gradient, problem.scores.dtype)
+    (_, gradient), _ = replay(write, (beta, to_bits(jnp.zeros_like(scores))))
+    return from_bits(gradient, scores.dtype)
 
 
 def posteriors_of(
@@ -143,7 +148,8 @@ def posteriors_of(
 
     def step(beta: State, frame: tuple[Emission, State]) -> tuple[State, Product]:
         emission, alpha = frame
-        return retreat(problem, beta, emission), product(alpha, beta, scale)
+        now = product(alpha, careless(beta), scale)
+        return retreat(problem, beta, emission), now
 
     beta, products = sweep(step, beta, (emission, alphas), plan, reverse=True)
     return beta, normalised(products)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._lattice.emissions import source
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import Extended
 from jax_ctc._recursion.blocked.chunks import (
     RENORM_FRAMES,
-    Chunk,
     Plan,
     Total,
     forward_chunks,
@@ -48,12 +48,15 @@ def best_path(
     """
     plan = make_plan(problem, normalise=normalise)
     step, start = keep_back(problem), initial(problem)
-    end, total, replay = forward_chunks(problem, plan, step, start)
+    end, total, replay = forward_chunks(source(problem), plan, step, start)
 
     def visit(
-        state: Int[Array, " B"], chunk: Chunk, backs: Int[Array, "K B S"]
+        state: Int[Array, " B"],
+        start: Any,
+        emission: Emission,
+        backs: Int[Array, "K B S"],
     ) -> tuple:
-        del chunk
+        del start, emission
         return follow(backs, state)
 
     _, states = replay(visit, best_end(problem, end))
@@ -72,8 +75,8 @@ def extend_path(
     num_frames = problem.scores.shape[1]
     runs = -(-num_frames // RENORM_FRAMES)
     plan = Plan(RENORM_FRAMES, RENORM_FRAMES * runs, 1, normalise)
-    chunk, total = read(problem, 0, plan, total)
-    state, backs = sweep(keep_back(problem), state, chunk.emission, plan)
+    emission, total = read(source(problem), 0, plan, total)
+    state, backs = sweep(keep_back(problem), state, emission, plan)
     return state, total, backs[:num_frames]
 
 
@@ -110,9 +113,8 @@ def sample_paths(
     number in [0, 1) per frame and path decides.
     """
     plan = make_plan(problem, normalise=normalise)
-    end, total, replay = forward_chunks(
-        problem, plan, alpha_step(problem), initial(problem)
-    )
+    step, start = alpha_step(problem), initial(problem)
+    end, total, replay = forward_chunks(source(problem), plan, step, start)
     frames = problem.scores.shape[1]
     padding = plan.chunk * plan.num_chunks - frames
     padded = jnp.pad(uniforms, ((0, padding), (0, 0), (0, 0)))
@@ -125,8 +127,11 @@ def sample_paths(
         move, skip = extended.select(may_move, move), extended.select(may_skip, skip)
         return extended.align(stay, move, skip)[1]
 
-    def visit(state: Int[Array, "B N"], chunk: Chunk, alphas: State) -> tuple:
-        uniform = lax.dynamic_slice_in_dim(padded, chunk.start, plan.chunk)
+    def visit(
+        state: Int[Array, "B N"], start: Any, emission: Emission, alphas: State
+    ) -> tuple:
+        del emission
+        uniform = lax.dynamic_slice_in_dim(padded, start, plan.chunk)
         rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *alphas)
         return draw_states(choose, rows, uniform, state)
 

@@ -37,20 +37,20 @@ template <typename S>
 JAX_CTC_INLINE float exps_of_row(const S* __restrict x, float peak,
                                  float* __restrict to, int size) {
   double rest = 0;
-  int32_t ties = -1;
+  int32_t below = 0;
   for (int start = 0; start < size; start += kSumOf) {
     const int end = size - start < kSumOf ? size : start + kSumOf;
     float sum = 0;
-#pragma omp simd reduction(+ : sum, ties)
+#pragma omp simd reduction(+ : sum, below)
     for (int v = start; v < end; ++v) {
       const float f = load(x[v]), p = exp_of(f - peak);
       to[v] = p;
       sum += f < peak ? p : 0.0f;
-      ties += f < peak ? 0 : 1;
+      below += f < peak ? 1 : 0;
     }
     rest += double(sum);
   }
-  return float(rest + ties);
+  return float(rest + (size - 1 - below));
 }
 
 template <typename S>

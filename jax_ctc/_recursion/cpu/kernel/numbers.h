@@ -36,13 +36,39 @@ JAX_CTC_INLINE To bits_as(From from) {
 
 JAX_CTC_INLINE int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
 JAX_CTC_INLINE int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
+JAX_CTC_INLINE float max(float a, float b) { return a > b ? a : b; }
+JAX_CTC_INLINE float min(float a, float b) { return a < b ? a : b; }
 
 // 2^e for e <= 127; 0 for e < -126.
 JAX_CTC_INLINE float pow2(int32_t e) { return bits_as<float>(max(e + 127, 0) << 23); }
+// The same for e <= 1023, and 0 for e < -1022.
+JAX_CTC_INLINE double pow2_double(int32_t e) {
+  return bits_as<double>(int64_t(max(e + 1023, 0)) << 52);
+}
 
 constexpr float kLog2e = 1.44269504f;
 // ln 2 in two parts; the first has 9 bits, so that products with integers are exact.
 constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+
+// exp(d) for d <= 0, -inf included: off by an ulp, exactly 1 for 0, and 0 below -87.
+JAX_CTC_INLINE float exp_of(float d) {
+  constexpr float kLeast = -87.0f;      // where exp is still a normal number
+  constexpr float kRound = 0x1.8p+23f;  // added, it leaves an integer in the last bits
+  const float c = d > kLeast ? d : kLeast;
+  const float shifted = c * kLog2e + kRound;
+  const float k = shifted - kRound;
+  const float r = (c - k * kLn2High) - k * kLn2Low;
+  float p = 0x1.6a2416p-10f;
+  p = p * r + 0x1.1239f4p-7f;
+  p = p * r + 0x1.5558f2p-5f;
+  p = p * r + 0x1.555492p-3f;
+  p = p * r + 0x1.fffffcp-2f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  // Times 2^k: the bits of kRound above those of k fall out.
+  const uint32_t bits = bits_as<uint32_t>(p) + (bits_as<uint32_t>(shifted) << 23);
+  return d > kLeast ? bits_as<float>(bits) : 0.0f;
+}
 
 // 2 exp(r) for r in (-ln 2, 0], off by 1.4e-8 relatively; exactly 2 for r = 0.
 JAX_CTC_INLINE float two_exp(float r) {
@@ -53,14 +79,6 @@ JAX_CTC_INLINE float two_exp(float r) {
   p = p * r + 0x1.fffe9ep-1f;
   p = p * r + 0x1.fffff8p+0f;
   return p * r + 2.0f;
-}
-
-// exp(d) for d <= 0, -inf included; 0 below about -87.
-JAX_CTC_INLINE float exp_of(float d) {
-  d = d > -100.0f ? d : -100.0f;
-  const int32_t k = static_cast<int32_t>(d * kLog2e);  // towards 0, so that r <= 0
-  const float r = d - float(k) * kLn2High - float(k) * kLn2Low;
-  return two_exp(r) * pow2(k - 1);
 }
 
 // exp(d) for d <= 0 as an extended-range number, m within [0.94, 2.13].

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "lattice.h"
+#include "middle.h"
 
 namespace jax_ctc {
 
@@ -76,6 +77,7 @@ class Half {
     rows_.clear_pads(1, chunk_);
     rows_.start(0);
     emissions_.begin(u, is_right, width_);
+    std::fill_n(low_[0] - kPad, 2 * row_size(width_), 0.0f);
     if (u.gradient) occupancy_.begin(emissions_.ids, u.labels, u.V, !kIsNarrow);
     shift_ = Shift();
   }
@@ -107,9 +109,9 @@ class Half {
         if constexpr (kIsNarrow)
           peaks_[2 * frame] = peak, peaks_[2 * frame + 1] = factor;
       }
-      shift_.add(advance(frame, i), u.normalise ? peak : 0);
+      shift_.add(advance_carefully(frame, i), u.normalise ? peak : 0);
     }
-    renormalise(last(), limit_);
+    renormalise_carefully(last());
     return true;
   }
 
@@ -129,7 +131,7 @@ class Half {
           beta_step(alpha.m, alpha.e, from_.m, from_.e, to_.m, to_.e, emissions_.m + y,
                     emissions_.e + y, emissions_.skip, occupancy_.product, N, width_);
       std::swap(from_, to_);
-      if (i % kRenormalise == 0) renormalise(from_, limit_);
+      if (i % kRenormalise == 0) renormalise(from_.m, from_.e, limit_, width_);
       occupancy_.gather_up(N, width_);
       subtract_posteriors(frame, sum);
     }
@@ -139,22 +141,23 @@ class Half {
   static bool meet(Half& left, Half& right) {
     const auto& u = *left.u_;
     const int N = u.labels, width = left.width_;
-    mirror(right.last(), left.from_, N, 0, width);
-    const int32_t e =
-        largest_exponent(left.last().e, left.from_.e, left.emissions_.skip, width);
+    const Sum z =
+        sum_in_middle(left.alpha(), right.alpha(), left.emissions_.skip, N, width);
     float log_z = -kInf;
-    if (e > left.limit_) {
-      mirror(right.last(), left.from_, N, e, width);
-      mirror(left.last(), right.from_, N, e, width);
-      clear(left.to_, width);
-      clear(right.to_, width);
-      const double z = left.product_with_beta();
+    if (z.e > left.limit_) {
       const double value =
-          std::log(z) + e * kLn2 + left.shift_.total() + right.shift_.total();
+          std::log(z.m) + z.e * kLn2 + left.shift_.total() + right.shift_.total();
       log_z = value < kLogCutoff ? -kInf : value < 3e38 ? float(value) : kInf;
     }
     *u.log_z = log_z;
-    return std::isfinite(log_z);
+    if (!std::isfinite(log_z)) return false;
+    if (u.gradient) {
+      mirror(right.last(), left.from_, N, z.e, width);
+      mirror(left.last(), right.from_, N, z.e, width);
+      clear(left.to_, width);
+      clear(right.to_, width);
+    }
+    return true;
   }
 
  private:
@@ -163,13 +166,11 @@ class Half {
     rows_.lay_out(floats, ints, saved(u.gradient ? chunks_ : 0), width_);
     from_ = rows_.at(chunk_ + 1);
     to_ = rows_.at(chunk_ + 2);
+    low_[0] = floats.take(2 * row_size(width_)) + kPad;
+    low_[1] = low_[0] + row_size(width_);
     emissions_.lay_out(floats, ints, chunk_, width_);
     scratch_ = floats.take(std::max(u.V, width_));
-    if (u.gradient) {
-      occupancy_.lay_out(floats, ints, width_);
-    } else {
-      occupancy_.product = floats.take(width_ + kPad);
-    }
+    if (u.gradient) occupancy_.lay_out(floats, ints, width_);
     if (u.gradient && kIsNarrow) peaks_ = floats.take(2 * int64_t(count_));
   }
 
@@ -177,31 +178,40 @@ class Half {
   int64_t saved(int chunk) const { return chunk_ + 3 + int64_t(chunk); }
   // Alpha in the middle: after the last frame, or before the first if there is none.
   Row last() const { return rows_.at(count_ - std::max(chunks_ - 1, 0) * chunk_); }
+  Alpha alpha() const { return {last(), low_[0]}; }
 
-  void renormalise(Row row, int32_t limit) const {
-    jax_ctc::renormalise(row.m, row.e, limit, width_);
+  void renormalise_carefully(Row alpha) const {
+    renormalise(alpha.m, alpha.e, low_[0], limit_, width_);
   }
 
   // The frame of the utterance that is this half's.
   int64_t place(int frame) const { return is_right_ ? u_->frames - 1 - frame : frame; }
 
   // Alpha after frame i of a chunk, in row i + 1; returns what its emissions are over.
-  float advance(int frame, int i) const {
+  float advance_carefully(int frame, int i) {
     const float best = emissions_.read(u_->row(place(frame)), i, width_);
+    const Row row = rows_.at(i + 1), before = rows_.at(i);
+    const int64_t y = int64_t(i) * width_;
+    careful_alpha_step(before.m, before.e, low_[0], row.m, row.e, low_[1],
+                       emissions_.m + y, emissions_.e + y, emissions_.skip, u_->labels,
+                       width_);
+    std::swap(low_[0], low_[1]);
+    if (is_last_before_renormalising(i)) renormalise_carefully(row);
+    return best;
+  }
+
+  // The same once more, without the low parts: they tell in log p alone.
+  void advance(int frame, int i) {
+    emissions_.read(u_->row(place(frame)), i, width_);
     const Row row = rows_.at(i + 1), before = rows_.at(i);
     const int64_t y = int64_t(i) * width_;
     alpha_step(before.m, before.e, row.m, row.e, emissions_.m + y, emissions_.e + y,
                emissions_.skip, u_->labels, width_);
-    if (i % kRenormalise == kRenormalise - 1) renormalise(row, limit_);
-    return best;
+    if (is_last_before_renormalising(i)) renormalise(row.m, row.e, limit_, width_);
   }
 
-  // sum of alpha * beta in the middle, given `from`.
-  float product_with_beta() const {
-    const Row alpha = last();
-    return beta_step(alpha.m, alpha.e, from_.m, from_.e, to_.m, to_.e, emissions_.m,
-                     emissions_.e, emissions_.skip, occupancy_.product, u_->labels,
-                     width_);
+  static bool is_last_before_renormalising(int i) {
+    return i % kRenormalise == kRenormalise - 1;
   }
 
   void subtract_posteriors(int frame, float whole) {
@@ -243,6 +253,7 @@ class Half {
   int32_t limit_ = kZero;
   Rows rows_;
   Row from_{}, to_{};
+  float* low_[2] = {nullptr, nullptr};  // low parts of alpha, now and next
   Emissions emissions_{};
   Occupancy occupancy_{};
   float *scratch_ = nullptr, *peaks_ = nullptr;
