@@ -14,6 +14,7 @@ from jax_ctc._decoding.greedy import greedy_decode
 from jax_ctc._decoding.records import Hypotheses
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
+from jax_ctc._loss.linear import linear_ctc_loss, linear_ctc_loss_with_status
 from jax_ctc._loss.losses import (
     check_batch,
     ctc_loss,
@@ -49,6 +50,8 @@ __all__ = [
     "greedy_decode",
     "implementations",
     "lengths_from_paddings",
+    "linear_ctc_loss",
+    "linear_ctc_loss_with_status",
     "minimum_frames",
     "plot_alignment",
     "raise_if",
