@@ -100,6 +100,7 @@ def needed_logits(
     of_blocks = seen.below + jnp.where(is_peak, 0, seen.count)
     below = jnp.sum(jnp.exp(below_peak) * of_blocks, axis=0)
     count = jnp.sum(jnp.where(is_peak, seen.count, 0), axis=0)
+    count = jnp.where(is_read, count, 1)  # log1p(rest) has a slope everywhere
     of_own = jnp.where(is_read[:, :, None], seen.needed, 0)
     scores, shift = small_scores(
         of_own, peak, (below, count), is_live, is_bad, axes.vocab
@@ -150,8 +151,8 @@ def _look_through(
 
     needed, seen = steady_scan(of_classes, needed, (layers, first_classes))
     whole = functools.partial(_whole, num_frames=num_frames)
-    sums = (jax.vmap(whole)(x) for x in seen[:3])
-    return Seen(*sums, whole(needed))
+    peak, below, count = (jax.vmap(whole)(x) for x in seen[:3])
+    return Seen(peak, below, count, whole(needed))
 
 
 def _vary_alike(
