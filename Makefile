@@ -20,6 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 BIN := $(VENV)/bin
+KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench aot check format lock clean
@@ -64,7 +65,7 @@ lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build dist out
+	rm -rf $(VENV) .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -74,6 +75,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per extra: make installs again only when what it was made from changes.
-$(VENV)/.%: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+$(VENV)/.%: pyproject.toml build_kernel.py $(KERNEL) $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

@@ -4,9 +4,9 @@
     python -m benchmarks.run --case --sweep T U V B
 
 One JSON line per row goes to --out as soon as it is known; a table to the terminal, and
-pictures beside --out. `time` is the median with the quartiles, `ratio` the median over
-rounds of the contender's time over that of the first contender in the same round:
-above 1 means that the first is faster.
+pictures beside --out. `time` is the median with the quartiles, `ratio` the contender's
+fastest round over that of the first contender: above 1 means that the first is faster.
+`MB` is what XLA holds besides arguments and results, and what a kernel holds itself.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.about import about
 from benchmarks.contenders import CONTENDERS, MODES, SWEPT
-from benchmarks.measure import Bench
+from benchmarks.measure import Bench, held
 from benchmarks.names import unknown
 from benchmarks.plots import plot
 from benchmarks.sweeps import ROUNDS, SWEEPS
@@ -40,7 +40,7 @@ class Options:
     sweep: tuple[str, ...] = ()
     """Sizes to double, value and gradient: T U V B."""
     impl: tuple[str, ...] = ()
-    """Contenders; by default all on cases, and blocked, optax and torch on sweeps."""
+    """Contenders; by default all on cases, ours, optax and torch on sweeps."""
     mode: tuple[str, ...] = MODES
     """Modes of the cases."""
     rounds: int = 11
@@ -133,7 +133,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             cells = [f"{middle:.1f} ({low:.1f}-{high:.1f})", f"{row['ratio']:.2f}"]
         cells += [
             f"{row['compile_s']:.1f}" if "compile_s" in row else "",
-            f"{row['temporaries'] / 1e6:.1f}" if "temporaries" in row else "",
+            f"{held(row) / 1e6:.1f}" if "temporaries" in row else "",
             f"{row['gradient_error']:.1e}" if "gradient_error" in row else "",
         ]
         out.add_row(row["case"], row["mode"], row["impl"], *cells, row.get("note", ""))

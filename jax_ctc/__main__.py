@@ -1,4 +1,4 @@
-"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch."""
+"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch; and `check`."""
 
 import argparse
 import io
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_ctc._diagnose import Report, diagnose
+from jax_ctc._self_check.command import add_to as add_check
 
 _ARRAYS = ("logits", "labels", "logit_lengths", "label_lengths")
 _ONE_ARRAY = b"\x93NUMPY"  # how an .npy file starts
@@ -31,6 +32,10 @@ Exit code: 0 nothing above note, 1 findings above note, 2 the file or an option 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _diagnose(options: argparse.Namespace) -> int:
     try:
         report = diagnose(**load(options.file, options))
     except (OSError, TypeError, ValueError) as error:
@@ -215,6 +220,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PAGE.html",
         help="also save one self-contained page, with pictures",
     )
+    command.set_defaults(run=_diagnose)
+    add_check(commands)
     return parser
 
 

@@ -13,15 +13,21 @@ from benchmarks.contenders.on_jax import jax_program
 from benchmarks.contenders.on_tensorflow import tensorflow_loss
 from benchmarks.contenders.on_torch import torch_loss
 from benchmarks.contenders.program import MODES, Program
+from jax_ctc._recursion.cpu import library
 from tests.cases import Batch
 
 __all__ = ["CONTENDERS", "MODES", "SWEPT", "Program", "missing"]
 
 # Read once, when Keras is first imported; and TensorFlow imports Keras.
 os.environ["KERAS_BACKEND"] = "jax"
+# Read when a library with OpenMP is loaded: threads that have nothing to do would go on
+# spinning, on a core that the next contender needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
 
-# The first is the one that ratios are of.
+# The first that runs is the one that ratios are of.
 CONTENDERS: dict[str, Callable[[Batch, str], Program]] = {
+    "cpu": functools.partial(jax_program, "cpu"),
     "blocked": functools.partial(jax_program, "blocked"),
     "scan": functools.partial(jax_program, "scan"),
     "optax": functools.partial(jax_program, "optax"),
@@ -30,7 +36,7 @@ CONTENDERS: dict[str, Callable[[Batch, str], Program]] = {
     "tf_dense": functools.partial(tensorflow_loss, False),
     "keras": functools.partial(jax_program, "keras"),
 }
-SWEPT = ("blocked", "optax", "torch")
+SWEPT = ("cpu", "blocked", "optax", "torch")
 
 _NEEDS = {
     "torch": "torch",
@@ -42,6 +48,8 @@ _NEEDS = {
 
 def missing(name: str) -> str | None:
     """Say what package a contender lacks here, or None."""
+    if name == "cpu" and library.missing():
+        return f"skipped: {library.missing()}"
     package = _NEEDS.get(name)
     if package is None or importlib.util.find_spec(package):
         return None

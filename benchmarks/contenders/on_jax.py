@@ -12,6 +12,7 @@ import optax
 
 import jax_ctc
 from benchmarks.contenders.program import Program
+from jax_ctc._recursion.cpu import library
 from tests.cases import Batch
 
 Loss: TypeAlias = Callable[..., jax.Array]
@@ -44,6 +45,7 @@ def jax_program(name: str, batch: Batch, mode: str) -> Program:
         needs=memory.temp_size_in_bytes + memory.output_size_in_bytes
         if memory
         else None,
+        kernel_bytes=library.most_bytes if name == "cpu" else None,
     )
 
 
@@ -96,6 +98,7 @@ def keras_loss(blank_id: int) -> Loss:
 
 # By name: given the blank, a loss of (logits, labels, logit_lengths, label_lengths).
 LOSSES: dict[str, Callable[[int], Loss]] = {
+    "cpu": functools.partial(ours, "cpu"),
     "blocked": functools.partial(ours, "blocked"),
     "scan": functools.partial(ours, "scan"),
     "optax": optax_loss,

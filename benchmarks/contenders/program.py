@@ -14,3 +14,5 @@ class Program(NamedTuple):
     compile_s: float | None
     temporaries: int | None  # bytes, where a compiler tells
     needs: int | None = None  # bytes that a run takes, arguments aside
+    # The most bytes that a kernel has held since the last call; no compiler tells.
+    kernel_bytes: Callable[[], int] | None = None

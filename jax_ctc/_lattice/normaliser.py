@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
 
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**18
 
 
 class Normaliser(NamedTuple):
@@ -43,7 +43,7 @@ def of(scores: Float[Array, "... V"]) -> Normaliser:
 def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     """Return the normalisers of all frames, without derivatives.
 
-    About a megabyte at a time: XLA on CPU stores what two sums have in common, and
+    A quarter of a megabyte at a time: XLA on CPU stores what two sums share, and
     would widen all scores of half precision at once.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]

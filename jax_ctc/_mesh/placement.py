@@ -127,7 +127,7 @@ def enter(
     mesh, make = placement.mesh, type(batch)
     places = tuple(_spec(placement, axes) for axes in batch.AXES)
     if mesh is not None and AxisType.Explicit in mesh.axis_types:
-        arrays = (
+        arrays: Any = (
             None
             if array is None
             else jax.reshard(array, jax.NamedSharding(mesh, place))

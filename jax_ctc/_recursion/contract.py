@@ -35,6 +35,11 @@ class Guest(Protocol):
     `forward` and `forward_backward` agree with `scan` in every value, flag and zero:
     log p is -inf where impossible and NaN where a live frame is bad, and there, and on
     padded frames, the gradient is exactly 0.
+
+    It may have a third, `best_path(problem, *, normalise)`, which returns the largest
+    log p of a path [B] and that path's states [B, T]: 2n for blank[n], 2n + 1 for
+    label[n]. Of equally probable ways into a state, staying goes first, then the
+    nearest.
     """
 
     PLATFORM: str  # the one it is for

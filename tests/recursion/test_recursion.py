@@ -1,4 +1,7 @@
-"""Every implementation in the table passes the contract."""
+"""`blocked` and `scan`, which do everything, pass all of the contract.
+
+What a guest does is tested in a folder of its own.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +24,12 @@ VARIED = ["ragged", "some_empty", "many_chunks"]
 DOUBLE = [case.name for case in tagged("ci") if case.batch == 4] + ["many_chunks"]
 
 # Three shapes: the small one in all its variety, an empty one, and one of many chunks.
-READ = [case.name for case in tagged("ci") if case.batch == 4]
+# Where the blank is, a recursion is not told: what the values above show is enough.
+READ = [case.name for case in tagged("ci") if case.batch == 4 and not case.blank_id]
 READ += ["no_labels", "many_chunks", "untrained"]
 
 
-@pytest.fixture(scope="module", params=_recursion.names())
+@pytest.fixture(scope="module", params=_recursion.PLAIN)
 def implementation(request):
     """Each line of the table."""
     return request.param
