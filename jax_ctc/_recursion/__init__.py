@@ -108,6 +108,9 @@ def implementations() -> tuple[Implementation, ...]:
         was made on, why it takes no float32 batch here (None if it does), and whether
         it is what runs where none is named.
 
+    Raises:
+        RuntimeError: JAX finds no device of the platform that it was told to use.
+
     Example:
         >>> import jax_ctc
         >>> [i.name for i in jax_ctc.implementations()][-2:]
