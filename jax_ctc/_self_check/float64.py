@@ -36,7 +36,7 @@ def loss_and_gradient(
         log_posterior = alphas + betas - emissions
     posterior = np.exp(np.where(np.isneginf(emissions), -np.inf, log_posterior) + loss)
     gradient = np.exp(log_probs)
-    np.subtract.at(gradient, (slice(None), states), posterior)
+    np.subtract.at(gradient.T, states, posterior.T)
     return float(loss), gradient
 
 

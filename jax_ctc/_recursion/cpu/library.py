@@ -80,8 +80,7 @@ def interface() -> tuple[int, int] | None:
         text = header.read_text(encoding="utf-8")
     except OSError:
         return None
-    found = [
-        re.search(rf"#define XLA_FFI_API_{part} (\d+)", text)
-        for part in ("MAJOR", "MINOR")
-    ]
-    return tuple(int(match[1]) for match in found) if all(found) else None
+    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
+    if len(found) < 2:
+        return None
+    return int(found["MAJOR"]), int(found["MINOR"])
