@@ -24,7 +24,7 @@ from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cpu import library
 
-PLATFORM: str = "cpu"
+PLATFORM = "cpu"
 HAS_RUN_ON: str | None = "AMD EPYC (Zen 3), 2 cores"
 
 _DTYPES = ("float32", "bfloat16", "float16")

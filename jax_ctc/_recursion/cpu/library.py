@@ -80,7 +80,8 @@ def interface() -> tuple[int, int] | None:
         text = header.read_text(encoding="utf-8")
     except OSError:
         return None
-    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
-    if len(found) < 2:
-        return None
-    return int(found["MAJOR"]), int(found["MINOR"])
+    major, minor = (
+        re.search(rf"#define XLA_FFI_API_{part} (\d+)", text)
+        for part in ("MAJOR", "MINOR")
+    )
+    return (int(major[1]), int(minor[1])) if major and minor else None
