@@ -13,16 +13,18 @@ from jax_ctc._output.whole import write_whole
 
 Rows = list[dict[str, Any]]
 
-_COLOURS = dict(
-    zip(
-        CONTENDERS,
-        (
-            *("#000000", "#56b4e9", "#999999", "#0072b2"),
-            *("#d55e00", "#009e73", "#cc79a7", "#e69f00"),
-        ),
-        strict=True,
-    )
-)
+_COLOURS = {
+    "cpu": "#000000",
+    "cuda": "#000000",  # never beside the one for CPUs
+    "blocked": "#56b4e9",
+    "scan": "#999999",
+    "optax": "#0072b2",
+    "torch": "#d55e00",
+    "torch_cudnn": "#7a3300",
+    "tf_sparse": "#009e73",
+    "tf_dense": "#cc79a7",
+    "keras": "#e69f00",
+}
 _TITLES = {"value": "loss", "value_and_grad": "loss and gradient"}
 _SIZES = {"T": "frames T", "U": "labels U", "V": "classes V", "B": "utterances B"}
 

@@ -8,6 +8,8 @@ behind its name, which stays if the run is ended early; a table to the terminal,
 pictures beside --out. `time` is the median with the quartiles, `ratio` the contender's
 fastest round over that of the first contender: above 1 means that the first is faster.
 `MB` is what XLA holds besides arguments and results, and what a kernel holds itself.
+On a GPU `device` is the milliseconds, and the operations launched, that a profiler saw
+there in one run; `time` has the host's part too.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.about import about
-from benchmarks.contenders import CONTENDERS, MODES, SWEPT
+from benchmarks.contenders import CONTENDERS, MODES, SWEPT, here
 from benchmarks.measure import Bench, held
 from benchmarks.names import unknown
 from benchmarks.plots import plot
@@ -108,7 +110,7 @@ def measure(
         bench = Bench(named(name), {"case": name})
         for mode in options.mode:
             say(f"{name}: {mode}")
-            yield bench.measure(mode, options.impl or CONTENDERS, options.rounds)
+            yield bench.measure(mode, options.impl or here(CONTENDERS), options.rounds)
     for letter in options.sweep:
         trusted: set[str] = set()
         for case in SWEEPS[letter].cases():
@@ -116,7 +118,7 @@ def measure(
             bench = Bench(case, {"case": case.name, "sweep": letter}, precise=False)
             rows = bench.measure(
                 "value_and_grad",
-                options.impl or SWEPT,
+                options.impl or here(SWEPT),
                 min(options.rounds, ROUNDS),
                 trusted,
             )
@@ -129,20 +131,33 @@ def table(rows: list[dict[str, Any]]) -> Table:
     out = Table()
     for heading in ("case", "mode", "impl", "time, ms", "ratio", "compile, s", "MB"):
         out.add_column(heading, no_wrap=True)
+    is_on_gpu = any("device_ms" in row for row in rows)
+    if is_on_gpu:
+        out.add_column("device, ms (launches)", no_wrap=True)
     out.add_column("gradient error")
     out.add_column("note")
     for row in rows:
         cells = ["", ""]
         if "seconds" in row:
             low, middle, high = np.percentile(row["seconds"], [25, 50, 75]) * 1e3
-            cells = [f"{middle:.1f} ({low:.1f}-{high:.1f})", f"{row['ratio']:.2f}"]
+            cells = [f"{middle:.2f} ({low:.2f}-{high:.2f})", f"{row['ratio']:.2f}"]
         cells += [
             f"{row['compile_s']:.1f}" if "compile_s" in row else "",
             f"{held(row) / 1e6:.1f}" if "temporaries" in row else "",
+        ]
+        if is_on_gpu:
+            cells.append(_on_device(row))
+        cells += [
             f"{row['gradient_error']:.1e}" if "gradient_error" in row else "",
         ]
         out.add_row(row["case"], row["mode"], row["impl"], *cells, row.get("note", ""))
     return out
+
+
+def _on_device(row: dict[str, Any]) -> str:
+    if "device_ms" not in row:
+        return ""
+    return f"{row['device_ms']:.3f} ({row['launches']:,.0f})"
 
 
 if __name__ == "__main__":

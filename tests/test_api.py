@@ -54,7 +54,9 @@ def test_arrays_are_positional_and_options_are_not(name):
             *("blank_id", "infeasible", "implementation", "weights", "axis_name"),
             *("num_samples", "vocabulary", "separator", "format", "name", "duration"),
             *("title", "inputs", "every", "keep", "on_report", "most_reports"),
-            *("vocab_axis", "time_axis"),
+            *("vocab_axis", "time_axis", "beam_width", "num_hypotheses", "times"),
+            *("language_model", "lm_weight", "label_bonus", "hotwords", "max_labels"),
+            *("rerank", "on_settled", "separator_id", "offset"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 

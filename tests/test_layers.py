@@ -17,12 +17,12 @@ LAYERS = [
     *({room} for room in ("_loss", "_alignment", "_decoding", "_pictures")),
     {"_output/visible", "_output/whole"},
     {"_checks/given", "_numbers/sizes"},
-    {"_checks/host", "_checks/status", "_checks/vocabulary"},
+    {"_checks/host", "_checks/status"},
     {"_numbers/masks", "_numbers/precision"},
     {"_numbers/two_floats", "_mesh/varying"},
     {"_numbers/extended"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},
-    {"_checks/lengths", "_mesh/placement"},
+    {"_checks/lengths", "_checks/vocabularies", "_mesh/placement"},
     {"_lattice/frames", "_lattice/problem"},
     {"_lattice/normaliser", "_lattice/pose"},
     {"_lattice/emissions"},
@@ -39,16 +39,27 @@ LAYERS = [
     {"_recursion/blocked/stretches"},
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion/contract", "_recursion/per_device", "_recursion/cpu/library"},
-    {"_recursion/cpu"},
+    {"_recursion/cuda/launch", "_recursion/cuda/plan"},
+    {"_recursion/cpu", "_recursion/cuda"},
     {"_recursion"},
     {"_loss/rule", "_loss/reductions"},
     {"_loss/losses"},
     {"_alignment/records", "_alignment/blocks", "_decoding/records", "_pictures/fonts"},
     {"_alignment/paths", "_alignment/posteriors", "_alignment/entropy"},
-    {"_alignment/viterbi", "_alignment/samples", "_decoding/greedy"},
+    {"_alignment/viterbi", "_alignment/samples"},
     {"_alignment/chunks"},
     {"_alignment/spans"},
     {"_alignment/span_files", "_pictures/alignment"},
+    {f"_decoding/{module}" for module in ("arpa", "automaton", "hashing", "saved")},
+    {f"_decoding/{module}" for module in ("edits", "largest", "names", "pruning")},
+    {f"_decoding/{module}" for module in ("guide", "histories", "nbest", "trace")},
+    {f"_decoding/{module}" for module in ("frames", "greedy", "parents")},
+    {f"_decoding/{module}" for module in ("beams", "errors", "hotwords", "ngram")},
+    {"_decoding/extensions", "_decoding/words"},
+    {"_decoding/search"},
+    {"_decoding/options", "_decoding/settled"},
+    {"_decoding/beam_search"},
+    {"_decoding/beam_chunks"},
     {f"_diagnose/{m}" for m in ("batch", "guess", "here", "odds", "text", "worker")},
     {"_pictures/utterance", "_diagnose/reading"},
     {"_diagnose/judge", "_diagnose/page"},
@@ -66,15 +77,6 @@ LAYERS = [
     {"__main__"},
 ]
 ALLOWED_OUTSIDE = {"jax", "jaxlib", "numpy", "scipy", "chex", "jaxtyping"}
-STANDARD = {
-    *("argparse", "atexit", "base64", "collections", "contextlib", "copy", "errno"),
-    *("dataclasses", "enum", "functools", "html", "io", "itertools", "json", "math"),
-    *("numbers", "operator", "os", "pathlib", "queue", "secrets", "shutil", "signal"),
-    *("sys", "threading", "tokenize", "typing", "unicodedata", "warnings", "zipfile"),
-    "zlib",
-    # Of the kernel that is loaded, and of the check of a machine.
-    *("ctypes", "importlib", "platform", "re", "subprocess", "time"),
-}
 # Extras, imported only inside the function that needs them.
 EXTRAS = {
     "_pictures/alignment": {"matplotlib"},
@@ -124,7 +126,9 @@ def test_imports_look_down_only(module):
             imported = name.removeprefix("jax_ctc").strip(".").replace(".", "/")
             assert layer_of(imported) < layer_of(module), f"{module} imports {name}"
         else:
-            allowed = ALLOWED_OUTSIDE | STANDARD | EXTRAS.get(module, set())
+            allowed = (
+                ALLOWED_OUTSIDE | sys.stdlib_module_names | EXTRAS.get(module, set())
+            )
             assert root in allowed, f"{module} imports {name}"
 
 

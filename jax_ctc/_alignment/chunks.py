@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._alignment.blocks import checked, recut
+from jax_ctc._alignment.blocks import checked, nothing_came, recut
 from jax_ctc._alignment.paths import live_frames, tokens_of
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._alignment.viterbi import describe
@@ -82,13 +82,11 @@ def ctc_align_chunks(
         ([1, 4], [3, 5])
     """
     ids = _concrete_labels(labels)
-    blocks = recut(checked(chunks))
+    names = {"function": "ctc_align_chunks", "whole": "ctc_align"}
+    blocks = recut(checked(chunks, name="chunks", **names))
     first = next(blocks, None)
     if first is None:
-        raise ValueError(
-            "`chunks` held no block: pass an iterable of [t, V] arrays, at least one"
-            " (t may be 0). An iterator that was used before is empty now"
-        )
+        raise nothing_came("chunks")
     num_classes = first[0].shape[1]
     blank = check_blank_id(blank_id, num_classes)
     reason = blocked.decline(first[0].dtype, jax.default_backend())

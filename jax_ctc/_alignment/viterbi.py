@@ -136,7 +136,7 @@ def describe(
     is_label = is_inside(problem.num_labels, num_labels)  # none where flagged
     is_label = is_label & jnp.isfinite(log_value)[:, None]
     start, end = _spans(states, is_live, num_labels)
-    score = _mean_over_spans(jnp.exp(log_probs[:, 0]), states, start, end)
+    score = mean_over_spans(jnp.exp(log_probs[:, 0]), states, start, end)
     score = jnp.where(is_label, score, 0)
     return CTCAlignment(
         tokens=tokens[:, 0],
@@ -173,7 +173,7 @@ def _place_in(rising: Int[Array, " T"], limits: Int[Array, " U"]) -> Int[Array, 
     return jnp.searchsorted(rising, limits).astype(jnp.int32)
 
 
-def _mean_over_spans(
+def mean_over_spans(
     values: Float[Array, "B T"],
     states: Int[Array, "B T"],
     start: Int[Array, "B U"],

@@ -89,12 +89,12 @@ def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
     return array
 
 
-def check_labels(labels: ArrayLike) -> Checked:
+def check_labels(labels: ArrayLike, *, name: str = "labels") -> Checked:
     """Return `[..., U]` integers, or raise."""
-    array = _as_integers(labels, "labels", "[..., U] class ids")
+    array = _as_integers(labels, name, "[..., U] class ids")
     if array.ndim < 1:
         raise ValueError(
-            "`labels` must be [..., U], one row of class ids per utterance; got a"
+            f"`{name}` must be [..., U], one row of class ids per utterance; got a"
             " single number. For one label pass jnp.array([label])"
         )
     return array

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     Option: TypeAlias = str
     Index: TypeAlias = int
     Number: TypeAlias = float
+    Flag: TypeAlias = bool
     Blocks: TypeAlias = Iterable[ArrayLike]
     Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str]  # text of each class id
     Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
 else:
-    ArrayLike = Option = Index = Number = Blocks = Vocabulary = Leaf = Any
+    ArrayLike = Option = Index = Number = Flag = Blocks = Vocabulary = Leaf = Any

@@ -71,6 +71,22 @@ def check_count(count: Any, *, name: str) -> int:
     return number
 
 
+def check_id(value: Any, *, name: str) -> int:
+    """Return a label as a Python int, 0 or more, or raise."""
+    try:
+        if isinstance(value, bool | np.bool):
+            raise TypeError
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be an int, known when the function is traced; got"
+            f" {value!r} ({type(value).__name__})"
+        ) from None
+    if index < 0:
+        raise ValueError(f"`{name}` must be a class, 0 or more; got {index}")
+    return index
+
+
 def check_key(key: Any) -> jax.Array:
     """Return one random key, typed or raw, or raise."""
     fix = "Pass jax.random.key(seed)"

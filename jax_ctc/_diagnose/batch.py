@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax_ctc._checks.arrays import check_inputs
 from jax_ctc._checks.labels import narrow
 from jax_ctc._checks.options import check_blank_id, check_option
-from jax_ctc._checks.vocabulary import check_vocabulary
+from jax_ctc._checks.vocabularies import check_vocabulary
 from jax_ctc._numbers.precision import accumulator
 
 _MASKED = 80.0  # nats: exp(-80) is nothing beside 1, at any number of classes

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jax_ctc._checks.arrays import check_scores
 from jax_ctc._checks.given import Index, Option, Vocabulary
 from jax_ctc._checks.options import check_blank_id, check_count, check_option
-from jax_ctc._checks.vocabulary import check_vocabulary
+from jax_ctc._checks.vocabularies import check_vocabulary
 from jax_ctc._diagnose import Report, diagnose
 from jax_ctc._diagnose.here import Status, fetch, own_rows
 from jax_ctc._diagnose.worker import Worker, checkpoint

@@ -56,10 +56,13 @@ def test_batches_and_flagged_utterances():
         ("-ab|c", "|", [("ab", 1, 3), ("ba", 5, 7)]),
         (["-", "a", "b", "▁c", "x"], "▁", [("ab", 1, 3), ("cba", 3, 7)]),
         ("-ab c", " ", [("ab", 1, 3), ("ba", 5, 7)]),
+        (["-", "##a", "##b", "c"], "##", [("ab", 1, 3), ("cba", 3, 7)]),
+        (["-", "a", "b@@", "c@@"], "@@", [("a", 1, 2), ("bcba", 2, 7)]),
+        (["-", "a</w>", "b", "c"], "</w>", [("a", 1, 2), ("bcba", 2, 7)]),
     ],
 )
 def test_words(vocabulary, separator, expected):
-    """A label of its own, or a mark in front of a piece, starts a new word."""
+    """By a label of its own, or by what pieces begin or end with."""
     alignment = align([0, 1, 2, 3, 0, 2, 1], [1, 2, 3, 2, 1])
     [words] = jax_ctc.token_spans(
         alignment, 1, vocabulary=vocabulary, separator=separator
@@ -81,10 +84,44 @@ def test_the_score_of_a_word_counts_frames():
     np.testing.assert_allclose(word.score, 0.7, rtol=1e-6)
 
 
+def test_an_offset_is_added():
+    """Seconds before the first frame, of a recording that was cut."""
+    alignment = align([0, 1, 1, 0, 2], [1, 2])
+    [spans] = jax_ctc.token_spans(alignment, 10, offset=2)
+    assert [span[1:3] for span in spans] == [(2.1, 2.3), (2.4, 2.5)]
+
+
+def test_hypotheses_have_spans_too():
+    """Straight from decoding: the same labels and times, and its confidences."""
+    logits = 5.0 * jnp.eye(5)[jnp.array([[0, 1, 1, 0, 2], [3, 0, 3, 0, 0]])]
+    greedy = jax_ctc.greedy_decode(logits, [5, 4])
+    expected = jax_ctc.ctc_align(
+        logits, greedy.labels, [5, 4], greedy.lengths, blank_id=0
+    )
+    expected = jax_ctc.token_spans(expected, 25)
+    assert [[span[:3] for span in row] for row in expected] == [
+        [(1, 0.04, 0.12), (2, 0.16, 0.2)],
+        [(3, 0.0, 0.04), (3, 0.08, 0.12)],
+    ]
+    beam = jax_ctc.beam_search_decode(logits, [5, 4], num_hypotheses=2, times=True)
+    rows = jax_ctc.token_spans(beam, 25)
+    assert len(rows) == 4
+    assert [len(row) for row in rows] == beam.lengths.reshape(-1).tolist()
+    for found in (jax_ctc.token_spans(greedy, 25), rows[::2]):
+        for row, other in zip(found, expected, strict=True):
+            assert [span[:3] for span in row] == [span[:3] for span in other]
+            np.testing.assert_allclose(
+                [span.score for span in row], [span.score for span in other], rtol=1e-6
+            )
+    with pytest.raises(ValueError, match="pass times=True"):
+        jax_ctc.token_spans(jax_ctc.beam_search_decode(logits, [5, 4]), 25)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
         ((None, 1), {}, TypeError, "`alignment` must be a CTCAlignment"),
+        (("a", 1), {"offset": np.inf}, ValueError, "`offset` must be a finite"),
         (("a", 0), {}, ValueError, "`frame_rate` must be frames per second.*got 0"),
         (("a", "x"), {}, ValueError, "`frame_rate` must be frames per second.*'x'"),
         (("a", 1), {"vocabulary": "-a"}, ValueError, "class 2 is not among its 2"),
