@@ -100,7 +100,8 @@ def score_sequences(
     labels = check_labels(labels)
     leading, size = labels.shape[:-1], labels.shape[-1]
     lengths = check_lengths(lengths, leading, name="lengths", of="labels")
-    lengths = narrow(jnp.asarray(or_full(lengths, leading, size)))
+    lengths = None if lengths is None else jnp.asarray(lengths)
+    lengths = narrow(or_full(lengths, leading, size))
     labels = narrow(jnp.asarray(labels)).reshape(-1, size)
     is_label = is_inside(lengths.reshape(-1), size)
 
