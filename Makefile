@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench aot check format lock clean
+.PHONY: help demo test bench aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -40,10 +40,13 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 	$(BIN)/python -m benchmarks.linear
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \
 	  linear --target "v5e x 1" "H100 x 1" --out out/linear_aot.jsonl
+
+ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
+	$(BIN)/python -m tools.ptx
 
 check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
 	$(BIN)/ruff format --check

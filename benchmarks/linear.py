@@ -157,7 +157,7 @@ def measure(options: Options, classes: int, width: int) -> list[dict[str, Any]]:
     for name in options.impl:
         start = time.perf_counter()
         compiled = jax.jit(step(name)).lower(*arrays).compile()
-        memory = compiled.memory_analysis()
+        memory: Any = compiled.memory_analysis()
         needs = memory.temp_size_in_bytes + memory.output_size_in_bytes
         row = {
             "impl": name,
@@ -224,7 +224,7 @@ def compile_only(options: Options, classes: int, width: int) -> list[dict[str, A
             except jax.errors.JaxRuntimeError as error:  # such as: it does not fit
                 row["note"] = str(error).splitlines()[0][:60]
                 continue
-            memory = compiled.memory_analysis()
+            memory: Any = compiled.memory_analysis()
             row["temporaries"] = memory.temp_size_in_bytes
             row["peak"] = (
                 memory.temp_size_in_bytes

@@ -68,6 +68,7 @@ class Bench:
                 start = time.perf_counter()
                 result = program.run()
                 spent[name] = time.perf_counter() - start
+                result = program.fetch(result)
                 if program.kernel_bytes:
                     row["kernel_bytes"] = program.kernel_bytes()
             except Exception as error:  # a row in the table, not the end
@@ -86,6 +87,9 @@ class Bench:
             programs[name] = program
         seconds = interleave(programs, rounds, spent)
         for row in rows:
+            program = programs.get(row["impl"])
+            if program and program.profile:
+                row["device_ms"], row["launches"] = program.profile()
             if row["impl"] in seconds:
                 times = row["seconds"] = seconds[row["impl"]]
                 row["ratio"] = ratio(times, next(iter(seconds.values())))

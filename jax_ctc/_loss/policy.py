@@ -8,15 +8,15 @@ from jaxtyping import Array, Float, Int
 
 from jax_ctc import _recursion
 from jax_ctc._checks.labels import bit
-from jax_ctc._checks.options import check_blank_id, check_option
+from jax_ctc._checks.options import check_int, check_option
 from jax_ctc._checks.status import Status
 from jax_ctc._lattice.pose import Spec
 
 
 def specify(blank_id: Any, infeasible: Any, implementation: Any) -> Spec:
-    """Return the options of a loss, or raise; V is not known before `pose`."""
+    """Return the options of a loss, or raise; `pose` knows V, and checks the blank."""
     return Spec(
-        blank_id=check_blank_id(blank_id, None),
+        blank_id=check_int(blank_id),
         infeasible=check_option(infeasible, ("inf", "zero"), name="infeasible"),
         implementation=check_option(
             implementation, (None, *_recursion.names()), name="implementation"
@@ -35,7 +35,7 @@ def settle(
     if spec.normalise:
         # A probability is at most 1, and rounding must not say otherwise; the
         # correction is a constant, so the gradient passes.
-        loss = loss + jax.lax.stop_gradient(jnp.maximum(loss, 0) - loss)
+        loss = loss + jax.lax.stop_gradient(jnp.where(loss < 0, -loss, 0))
     status = status | bit(Status.NONFINITE_LOGITS, is_bad)
     status = status | bit(Status.ZERO_PROBABILITY, is_zero & (status == 0))
     value = jnp.inf if spec.infeasible == "inf" else 0.0

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers.sizes import Size
 
 
 class Traits(NamedTuple):
@@ -20,9 +21,9 @@ class Traits(NamedTuple):
 
     platform: str  # "cpu", "cuda", "rocm" or "tpu"
     dtype: jnp.dtype  # of the scores
-    batch: int  # B
-    num_frames: int  # T
-    num_labels: int  # U
+    batch: Size  # B
+    num_frames: Size  # T
+    num_labels: Size  # U
     num_classes: int  # V
     normalise: bool
     time_axes: tuple[str, ...] = ()  # mesh axes whose devices have a stretch of T each
@@ -42,8 +43,15 @@ class Guest(Protocol):
     nearest.
     """
 
-    PLATFORM: str  # the one it is for
-    HAS_RUN_ON: str | None  # the machine of its committed record; None: by name only
+    @property
+    def PLATFORM(self) -> str:
+        """The one it is for."""
+        ...
+
+    @property
+    def HAS_RUN_ON(self) -> str | None:
+        """The machine of its committed record; None: it runs by name only."""
+        ...
 
     def decline(self, traits: Traits) -> str | None:
         """Say in a sentence why it cannot do this here, or None."""

@@ -11,8 +11,9 @@ from jax_ctc._self_check.run import Say, check
 
 _EPILOG = """\
 Every implementation that runs here is compared with float64 on ragged, extreme,
-confident and dead batches, run twice for equal bits, and timed beside the others and
-beside Optax and PyTorch where these are installed. A bug report begins with its output.
+confident and dead batches, run again for equal bits (a kernel 20 times), and timed
+beside the others and beside Optax and PyTorch where these are installed. A bug report
+begins with its output.
 
 Exit code: 0 all that ran is right, 1 something is wrong.
 """

@@ -42,6 +42,7 @@ class Checked:
         comparisons: its batches.
         seconds: of value and gradient of the timed batch, each round; empty: not timed.
         compile_s: what compiling that program took.
+        has_one_order: whether its sums have one, so that bits have to be the same.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Checked:
     comparisons: tuple[Comparison, ...] = ()
     seconds: tuple[float, ...] = ()
     compile_s: float | None = None
+    has_one_order: bool = True
 
     @property
     def faults(self) -> list[str]:
@@ -93,8 +95,13 @@ class Report:
         if good:
             agree = "agrees" if len(good) == 1 else "agree"
             parts.append(
-                f"{', '.join(good)} {agree} with float64, and a second run gives the"
+                f"{', '.join(good)} {agree} with float64, and every run gives the"
                 " same bits."
+            )
+        any_order = [one.name for one in ran if not one.has_one_order]
+        if any_order:
+            parts.append(
+                f"(Not of {', '.join(any_order)}: XLA adds in any order there.)"
             )
         parts.append(f"ctc_loss takes {default} here.")
         untried = [one.name for one in ran if one.has_run_on is None and not one.faults]

@@ -45,18 +45,42 @@ def torch(batch: Batch) -> Run:
     """
     module: Any = importlib.import_module("torch")
     device = "cuda" if module.cuda.is_available() else "cpu"
-    logits = module.tensor(batch.logits, device=device, requires_grad=True)
     rest = [
         module.tensor(np.asarray(array, np.int64), device=device)
         for array in batch.arrays[1:]
     ]
+    return _torch(module, device, batch.logits, rest, cudnn=False)
+
+
+def torch_cudnn(batch: Batch) -> Run:
+    """Prepare the same by cuDNN, which wants each utterance to fill its frames.
+
+    Raises:
+        ImportError: PyTorch, a GPU or cuDNN is not there, or takes no such batch.
+    """
+    module: Any = importlib.import_module("torch")
+    if not module.cuda.is_available():
+        raise ImportError("PyTorch sees no GPU here")
+    counts = batch.label_lengths
+    labels = batch.labels[np.arange(batch.labels.shape[1]) < counts[:, None]]
+    frames = np.full_like(batch.logit_lengths, batch.logits.shape[1])
+    rest = [module.tensor(np.asarray(x, np.int32)) for x in (labels, frames, counts)]
+    log_probs = module.tensor(batch.logits, device="cuda").transpose(0, 1)
+    if not module._use_cudnn_ctc_loss(log_probs, *rest, BLANK):
+        raise ImportError("cuDNN does not take this batch")
+    return _torch(module, "cuda", batch.logits, rest, cudnn=True)
+
+
+def _torch(module: Any, device: str, scores: Any, rest: Any, *, cudnn: bool) -> Run:
+    logits = module.tensor(scores, device=device, requires_grad=True)
 
     def run() -> Any:
-        log_probs = module.log_softmax(logits, -1).transpose(0, 1)
-        loss = module.nn.functional.ctc_loss(
-            log_probs, *rest, blank=BLANK, reduction="sum"
-        )
-        [gradient] = module.autograd.grad(loss, logits)
+        with module.backends.cudnn.flags(enabled=cudnn):
+            log_probs = module.log_softmax(logits, -1).transpose(0, 1)
+            loss = module.nn.functional.ctc_loss(
+                log_probs, *rest, blank=BLANK, reduction="sum"
+            )
+            [gradient] = module.autograd.grad(loss, logits)
         if device == "cuda":
             module.cuda.synchronize()
         return loss, gradient
@@ -64,4 +88,8 @@ def torch(batch: Batch) -> Run:
     return run
 
 
-RIVALS: dict[str, Callable[[Batch], Run]] = {"optax": optax, "torch": torch}
+RIVALS: dict[str, Callable[[Batch], Run]] = {
+    "optax": optax,
+    "torch": torch,
+    "torch_cudnn": torch_cudnn,
+}

@@ -134,7 +134,7 @@ def test_a_missing_package_is_a_row(monkeypatch, bench):
     [
         ({"case": ("chars",)}, "--case 'chars' is unknown; choose from char,"),
         ({"sweep": ("t",)}, "--sweep 't' is unknown; choose from T, U, V, B"),
-        ({"impl": ("jax",)}, "--impl 'jax' is unknown; choose from cpu, blocked,"),
+        ({"impl": ("jax",)}, "--impl 'jax' is unknown; choose from cpu, cuda,"),
         ({"mode": ("vjp",)}, "--mode 'vjp' is unknown; choose from value,"),
         ({"rounds": 0}, "--rounds must be at least 1; got 0"),
         ({"case": ()}, "nothing to measure: give --case or --sweep a name"),

@@ -244,7 +244,12 @@ def test_tracers_are_told_where_to_go(small):
         ({"vocabulary": set("_abc")}, TypeError, "which class is called what"),
         ({"vocabulary": b"_abc"}, TypeError, "got bytes"),
         ({"vocabulary": [1, 2, 3, 4]}, TypeError, r"by strings; got 1 \(int\)"),
-        ({"vocabulary": {"a": 1}}, TypeError, "Turn a mapping from names to ids round"),
+        (
+            {"vocabulary": {"a": 1}},
+            TypeError,
+            "inside out: pass {id: text for text, id",
+        ),
+        ({"vocabulary": {"0": "_", "1": "a"}}, TypeError, r"Pass {int\(id\): text for"),
         ({"inputs": "probs"}, ValueError, "`inputs` must be one of 'logits', 'log_p"),
         ({"blank_id": 4}, ValueError, "must be one of the V=4 classes"),
         ({"logit_lengths": np.array([6.0, 5.0])}, TypeError, "an integer dtype"),
@@ -312,6 +317,23 @@ def test_two_mistakes_are_found_one_on_top_of_the_other(first, second):
         batch = BY_CODE[code].inject(batch, strength, rng)
     codes = [finding.code for finding in confusion.findings(batch)]
     assert set(codes[:2]) == {first[0], second[0]}
+
+
+@pytest.mark.parametrize("is_ragged", [True, False])
+def test_label_lengths_passed_third(is_ragged):
+    """Where it fits nothing else complains, and frames seem to be missing."""
+    batch = confusion.made_up("peaky", 0)
+    lengths = batch["label_lengths"]
+    if not is_ragged:
+        lengths = np.full_like(lengths, lengths.min())
+    inside = np.arange(batch["labels"].shape[1]) < lengths[:, None]
+    labels = np.where(inside, batch["labels"], 0)[:, : lengths.max()]
+    batch |= {"labels": labels, "logit_lengths": lengths}
+    batch["label_lengths"] = np.full_like(lengths, lengths.max())
+    first, *others = confusion.findings(batch)
+    assert first.code == "LENGTHS_SWAPPED"
+    assert "pass label_lengths fourth" in first.message
+    assert "FRAMES_CUT" not in {finding.code for finding in others}
 
 
 def test_causes_come_before_the_bits_they_explain():
