@@ -54,7 +54,7 @@ def fused(features, kernel, bias, **options):
 
 def plain(features, kernel, bias, transform=None):
     """The same, of logits; padding is replaced, or its NaN would spread here."""
-    is_live = jnp.arange(T)[None, :] < LOGIT_LENGTHS[:, None]
+    is_live = np.arange(T)[None, :] < LOGIT_LENGTHS[:, None]
     features = jnp.where(is_live[:, :, None], features, 0)
     logits = jnp.einsum("btd,dv->btv", features, kernel, precision="highest")
     logits = logits if bias is None else logits + bias[None, None]
