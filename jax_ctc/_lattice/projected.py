@@ -182,8 +182,8 @@ def _in_frames(
 def _whole(blocks: Float[Array, "F B K *S"], num_frames: int) -> jax.Array:
     """Return [B, T, ...] of blocks of frames."""
     joined = jnp.moveaxis(blocks, 0, 1)
-    joined = joined.reshape(joined.shape[0], -1, *joined.shape[3:])
-    return joined[:, :num_frames]
+    batch, count, size, *rest = joined.shape
+    return joined.reshape(batch, count * size, *rest)[:, :num_frames]
 
 
 def _in_classes(layer: Layer, dtype: jnp.dtype) -> tuple[Layer, Int[Array, " C"]]:
