@@ -3,12 +3,12 @@
     python -m benchmarks.decoding --out out/decoding.jsonl
 
 B = 16 utterances of T = 400 frames of 2 N(0, 1) logits, V = 32 and 1,024, W = 16
-and 64. One JSON line per row goes to --out as soon as it is known; a Markdown table is
-printed at the end. `seconds` is the least wall time of the rounds, `cpu` the processor
+and 64. One JSON line per row goes to --out as soon as it is known, and a row of a table
+to the terminal. `seconds` is the least wall time of the rounds, `cpu` the processor
 time of that round, over all threads: on a machine that others use too, it is the fairer
-one. Ours, TensorFlow's and Keras' decoder take a batch, on all cores; the others take an
-utterance at a time, on one. Whoever takes long reads fewer utterances, and the row says
-how many; its time is that of all, in proportion.
+one. Ours, TensorFlow's and Keras' decoder take a batch, on all cores; the others an
+utterance at a time, on one. Whoever takes long reads fewer utterances, and the row
+says how many; its time is that of all, in proportion.
 """
 
 import dataclasses
@@ -143,7 +143,7 @@ def compile_ours(
 
     begun, cpu = time.perf_counter(), time.process_time()
     compiled = search.lower(log_probs, arrays).compile()
-    spent = {
+    spent: dict[str, Any] = {
         "compile_s": time.perf_counter() - begun,
         "compile_cpu_s": time.process_time() - cpu,
     }

@@ -35,6 +35,7 @@ from benchmarks.contenders import MODES
 from benchmarks.contenders.on_jax import LOSSES, Loss, in_mode, ours
 from benchmarks.names import unknown
 from jax_ctc import _recursion
+from jax_ctc._output.whole import write_whole
 from tests.cases import Case, named, tagged
 
 _BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
@@ -74,8 +75,8 @@ def main(options: Options) -> int:
             ]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     where = about()
-    with options.out.open("w") as file:
-        file.writelines(json.dumps(row | where) + "\n" for row in rows)
+    text = "".join(json.dumps(row | where) + "\n" for row in rows)
+    write_whole(options.out, text)
     Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
     print(f"{len(rows)} rows in {options.out}")
     return 0

@@ -1,5 +1,6 @@
 """Pictures of a record: how much slower the rivals are, and how cost grows."""
 
+import io
 import math
 import pathlib
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from benchmarks.contenders import CONTENDERS, MODES
 from benchmarks.sweeps import SWEEPS
+from jax_ctc._output.whole import write_whole
 
 Rows = list[dict[str, Any]]
 
@@ -37,7 +39,9 @@ def plot(rows: Rows, record: pathlib.Path) -> list[pathlib.Path]:
     for name, (draw, some, fewest) in pictures.items():
         if len({row["impl"] for row in some if "seconds" in row}) >= fewest:
             paths.append(record.with_name(f"{record.stem}_{name}.png"))
-            draw(some).savefig(paths[-1], dpi=100)
+            picture = io.BytesIO()
+            draw(some).savefig(picture, dpi=100)
+            write_whole(paths[-1], picture.getvalue())
     return paths
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.run --case char ocr --impl blocked optax --mode value
     python -m benchmarks.run --case --sweep T U V B
 
-One JSON line per row goes to --out as soon as it is known; a table to the terminal, and
+One JSON line per row goes to --out, and as soon as it is known to --out with ".part"
+behind its name, which stays if the run is ended early; a table to the terminal, and
 pictures beside --out. `time` is the median with the quartiles, `ratio` the contender's
 fastest round over that of the first contender: above 1 means that the first is faster.
 `MB` is what XLA holds besides arguments and results, and what a kernel holds itself.
@@ -33,6 +34,10 @@ from benchmarks.sweeps import ROUNDS, SWEEPS
 from tests.cases import named, tagged
 
 
+# PyTorch calls it as its makers do; where its gradient is off, the note says by how much.
+_TRUSTED = {"torch_cudnn"}
+
+
 @dataclasses.dataclass
 class Options:
     """What to measure, and how often."""
@@ -48,7 +53,7 @@ class Options:
     rounds: int = 11
     """How often every contender runs a case; a sweep at most 3 times."""
     out: pathlib.Path = pathlib.Path("out/bench.jsonl")
-    """The record; an old one is overwritten."""
+    """The record; an old one is replaced when all is measured."""
 
 
 def main(options: Options) -> int:
@@ -59,8 +64,11 @@ def main(options: Options) -> int:
         return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows, where = [], about()
+    draft = options.out
+    if not draft.exists() or draft.is_file():  # nothing is renamed over a device
+        draft = draft.with_name(f"{draft.name}.part")
     with (
-        options.out.open("w") as file,
+        draft.open("w") as file,
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         task = progress.add_task("", total=None)
@@ -70,6 +78,7 @@ def main(options: Options) -> int:
             file.writelines(json.dumps(row | where) + "\n" for row in some)
             file.flush()  # whatever kills the next one, these are kept
             rows += some
+    draft.replace(options.out)
     # A pipe has no width of its own, and a cut figure is no figure.
     Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
     for path in (options.out, *plot(rows, options.out)):
@@ -105,7 +114,8 @@ def measure(
         bench = Bench(named(name), {"case": name})
         for mode in options.mode:
             say(f"{name}: {mode}")
-            yield bench.measure(mode, options.impl or here(CONTENDERS), options.rounds)
+            names = options.impl or here(CONTENDERS)
+            yield bench.measure(mode, names, options.rounds, _TRUSTED)
     for letter in options.sweep:
         trusted: set[str] = set()
         for case in SWEEPS[letter].cases():

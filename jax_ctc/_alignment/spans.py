@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._checks.given import Number, Option, Vocabulary
-from jax_ctc._checks.vocabularies import piece
+from jax_ctc._checks.vocabularies import check_texts, piece
 from jax_ctc._decoding.records import BeamHypotheses, Hypotheses, SettledLabels
 
 
@@ -72,7 +72,7 @@ def token_spans(
 
     Raises:
         TypeError: `alignment` is traced, or nothing that has times; `vocabulary` is
-            neither a sequence nor a mapping.
+            neither a sequence nor a mapping from ids to texts.
         ValueError: `frame_rate` is not above 0, `offset` is not finite, an id is not in
             `vocabulary`, `separator` came without a vocabulary or is empty, or a beam
             search was not asked for times.
@@ -96,11 +96,8 @@ def token_spans(
             "`separator` joins the texts of labels, so it needs `vocabulary` and to be"
             f" at least one character; got separator={separator!r}"
         )
-    if vocabulary is not None and not hasattr(vocabulary, "__getitem__"):
-        raise TypeError(
-            "`vocabulary` must hold the text of each class id, as a list or a dict; got"
-            f" {type(vocabulary).__name__}"
-        )
+    if vocabulary is not None:
+        check_texts(vocabulary)
     rows = []
     for labels, start, end, score in _utterances(alignment):
         spans = [

@@ -80,8 +80,8 @@ def interface() -> tuple[int, int] | None:
         text = header.read_text(encoding="utf-8")
     except OSError:
         return None
-    found = [
+    major, minor = (
         re.search(rf"#define XLA_FFI_API_{part} (\d+)", text)
         for part in ("MAJOR", "MINOR")
-    ]
-    return tuple(int(match[1]) for match in found) if all(found) else None
+    )
+    return (int(major[1]), int(minor[1])) if major and minor else None

@@ -49,10 +49,10 @@ def pip(*arguments, **environment):
     )
 
 
-def run_from(folder):
+def run_from(folder, python=sys.executable):
     """Run the program with the package in a folder; nothing of this checkout."""
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [python, "-c", PROGRAM],
         env=os.environ | {"PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"},
         cwd=folder,
         capture_output=True,
@@ -101,6 +101,27 @@ def test_the_wheel_serves_every_python(tmp_path):
     assert abs(value - plain_value) < 1e-5
     for ours, theirs in zip(gradient[0], plain_gradient[0], strict=True):
         assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-6
+
+
+def test_what_was_built_is_loaded():
+    """Else all tests of the kernel would be skipped, and nobody would notice.
+
+    The build has the headers of the oldest jaxlib, so with `make test CONSTRAINTS=`
+    this says that a wheel built on the oldest loads on the newest.
+    """
+    assert not library.LIBRARY.exists() or library.missing() is None
+
+
+@pytest.mark.skipif(
+    library.missing() is not None or "OTHER_PYTHON" not in os.environ,
+    reason="OTHER_PYTHON names no interpreter with another jaxlib",
+)
+def test_another_jaxlib_takes_the_wheel(tmp_path):
+    """A wheel built here runs there, and gives the same."""
+    pip("install", "--target", str(tmp_path))
+    here, there = run_from(tmp_path), run_from(tmp_path, os.environ["OTHER_PYTHON"])
+    assert there[2] is None
+    assert abs(here[0] - there[0]) < 1e-5
 
 
 def test_no_compiler_at_all(tmp_path, monkeypatch):
