@@ -173,7 +173,7 @@ def on_gpu(rows: list[Row]) -> str:
         for case in record.cases:
             ours = record.get(case, record.ours, mode)
             ratios = [record.get(case, name, mode).get("ratio") for name in rivals]
-            launches = f"{ours['launches']:.0f}" if "launches" in ours else "–"
+            launches = f"{ours['launches']:.0f}" if ours.get("launches") else "–"
             times = [fine(ours), launches, *map(factor, ratios)]
             body.append([case, sizes(ours), *times])
         means = [
@@ -252,7 +252,7 @@ def fine(row: Row) -> str:
     if "seconds" not in row:
         return "–"
     time = f"{1e3 * np.median(row['seconds']):.3f}"
-    return f"{time} ({row['device_ms']:.3f})" if "device_ms" in row else time
+    return f"{time} ({row['device_ms']:.3f})" if row.get("device_ms") else time
 
 
 def spread(row: Row) -> str:

@@ -18,7 +18,7 @@ _AGREEMENT = 5e-2
 _PATIENCE = 60
 # Before each run: threads of the one before may still hold a core.
 _PAUSE = 0.02
-# A GPU that waits slows its clocks down: there a turn is some runs, one after the other,
+# A GPU that waits slows its clocks down: there a turn is some runs, one after another,
 # of which the first does not count, and its time is their mean.
 _RUNS_OF_A_TURN = 6
 
@@ -93,7 +93,9 @@ class Bench:
         for row in rows:
             program = programs.get(row["impl"])
             if program and program.profile:
-                row["device_ms"], row["launches"] = program.profile()
+                seen = program.profile()
+                if seen.launches:  # another profiler may have been there first
+                    row["device_ms"], row["launches"] = seen
             if row["impl"] in seconds:
                 times = row["seconds"] = seconds[row["impl"]]
                 row["ratio"] = ratio(times, next(iter(seconds.values())))

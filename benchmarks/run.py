@@ -33,8 +33,7 @@ from benchmarks.plots import plot
 from benchmarks.sweeps import ROUNDS, SWEEPS
 from tests.cases import named, tagged
 
-
-# PyTorch calls it as its makers do; where its gradient is off, the note says by how much.
+# Called by PyTorch itself: where its gradient is off, the note says by how much.
 _TRUSTED = {"torch_cudnn"}
 
 

@@ -12,19 +12,16 @@ namespace ctc {
 constexpr int kRowWarps = 8;  // of a block that has one row
 constexpr int kHeld = 4;      // scores that a lane holds, where a row has 128 at most
 
-// What some threads found of a row, one after the other. A thread may add up a thousand
-// scores: what each addition rounds away, if all are alike each time the same, is kept.
+// What some threads found of a row, one after the other.
 struct Found {
-  float top, below, lost;
+  float top, below;
   int tied, nan;
   __device__ void look(float y) {
     top = fmaxf(top, y);
     nan |= isnan(y);
   }
   __device__ void add(float y) {
-    const float more = y < top ? expf(y - top) : 0.0f, sum = below + more;
-    lost += more - (sum - below);
-    below = sum;
+    below += y < top ? expf(y - top) : 0.0f;
     tied += !(y < top);
   }
   __device__ void share_top() {
@@ -32,7 +29,6 @@ struct Found {
     nan = __any_sync(kAll, nan);
   }
   __device__ void share_sums() {
-    below += lost;
     for (int k = 16; k; k >>= 1) {
       below += __shfl_xor_sync(kAll, below, k);
       tied += __shfl_xor_sync(kAll, tied, k);
@@ -66,7 +62,7 @@ __device__ void rows(const void* __restrict__ scores, const int* __restrict__ le
       if (i * 32 < V && i * 32 + lane < V) visit(i * 32 + lane, y[i]);
   };
 
-  Found found = {-INFINITY, 0.0f, 0.0f, 0, 0};
+  Found found = {-INFINITY, 0.0f, 0, 0};
   if (held) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i)
