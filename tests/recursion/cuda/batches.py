@@ -43,18 +43,6 @@ def batch_of(size, frames, classes, labels, *, scale=1.0, is_ragged=False):
     return scores.astype(np.float32), names, lengths, counts
 
 
-def sure(frames, classes, labels, margin, *, noise=0.5):
-    """An utterance that is right in every frame by a margin, of labels far apart."""
-    rng = np.random.default_rng(frames + labels)
-    said = rng.integers(1, classes, labels)
-    best = np.zeros(frames, int)
-    best[2 * np.sort(rng.choice(frames // 2, labels, replace=False))] = said
-    scores = noise * rng.normal(size=(1, frames, classes))
-    scores[0, np.arange(frames), best] += margin
-    lengths, counts = np.array([frames]), np.array([labels])
-    return scores.astype(np.float32), said[None], lengths, counts
-
-
 def problem_of(batch):
     """Pose a batch that needs no checks. Its blank is class 0; -1 labels: no path."""
     scores, labels, lengths, counts = batch
