@@ -143,7 +143,7 @@ def compile_ours(
 
     begun, cpu = time.perf_counter(), time.process_time()
     compiled = search.lower(log_probs, arrays).compile()
-    spent = {
+    spent: dict[str, Any] = {
         "compile_s": time.perf_counter() - begun,
         "compile_cpu_s": time.process_time() - cpu,
     }

@@ -25,6 +25,7 @@ from jax_ctc._decoding.records import (
 from jax_ctc._decoding.words import WordNGram
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
+from jax_ctc._loss.linear import linear_ctc_loss, linear_ctc_loss_with_status
 from jax_ctc._loss.losses import (
     check_batch,
     ctc_loss,
@@ -69,6 +70,8 @@ __all__ = [
     "implementations",
     "label_errors",
     "lengths_from_paddings",
+    "linear_ctc_loss",
+    "linear_ctc_loss_with_status",
     "minimum_frames",
     "plot_alignment",
     "raise_if",

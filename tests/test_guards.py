@@ -1,4 +1,4 @@
-"""JAX's own guards have nothing to say: no hidden transfer, and no NaN behind a mask."""
+"""JAX's own guards have nothing to say: no hidden transfer, no NaN behind a mask."""
 
 import jax
 import jax.numpy as jnp

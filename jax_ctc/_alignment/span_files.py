@@ -73,8 +73,9 @@ def write_spans(
         https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html.
         W3C, "WebVTT: The Web Video Text Tracks Format", https://www.w3.org/TR/webvtt1/.
     """
-    if isinstance(spans, list) and len(spans) == 1 and isinstance(spans[0], list):
-        [spans] = spans  # of `token_spans`, whose one utterance it is
+    nested: Any = spans
+    if isinstance(nested, list) and len(nested) == 1 and isinstance(nested[0], list):
+        [spans] = nested  # of `token_spans`, whose one utterance it is
     path = _check_file(file)
     chosen = _check_format(format, path)
     _check_spans(spans)

@@ -35,6 +35,9 @@ class Batch(NamedTuple):
     logit_lengths: Checked | None  # [...] integer; None: all frames
     label_lengths: Checked | None  # [...] integer; None: all labels
 
+    # The axes of each field, a letter each; a dot: all leading ones.
+    AXES = (".TV", ".U", ".", ".")
+
 
 def check_inputs(
     scores: ArrayLike,
@@ -47,14 +50,26 @@ def check_inputs(
     """Raise on static mistakes; lengths that were left out stay out."""
     _check_order(scores, labels, logit_lengths, label_lengths, name)
     checked_scores = check_scores(scores, name=name)
-    leading = checked_scores.shape[:-2]
-    checked_labels = check_labels(labels)
-    if checked_labels.shape[:-1] != leading:
-        raise ValueError(
-            _disagreement(checked_labels.shape, checked_scores.shape, name)
-        )
     return Batch(
         checked_scores,
+        *check_targets(checked_scores, labels, logit_lengths, label_lengths, name=name),
+    )
+
+
+def check_targets(
+    scores: Checked,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    *,
+    name: str,
+) -> tuple[Checked, Checked | None, Checked | None]:
+    """Return labels and lengths that belong to `[..., T, *]` of a name, or raise."""
+    leading = scores.shape[:-2]
+    checked_labels = check_labels(labels)
+    if checked_labels.shape[:-1] != leading:
+        raise ValueError(_disagreement(checked_labels.shape, scores.shape, name))
+    return (
         checked_labels,
         check_lengths(logit_lengths, leading, name="logit_lengths", of=name),
         check_lengths(label_lengths, leading, name="label_lengths", of=name),
@@ -63,13 +78,7 @@ def check_inputs(
 
 def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
     """Return `[..., T, V]` floats with at least one class, or raise."""
-    array = as_array(scores, name)
-    if array.dtype.name not in FLOATS:
-        raise TypeError(
-            f"`{name}` must be floating point ({', '.join(FLOATS)}); got"
-            f" {array.dtype} of shape {array.shape}. Pass the model's raw scores, or"
-            f" cast: {name}.astype(jnp.float32)"
-        )
+    array = check_floats(scores, name=name, what="the model's raw scores")
     if array.ndim < 2:
         raise ValueError(
             f"`{name}` must be [..., T, V] (frames, classes) with any leading batch"
@@ -85,6 +94,18 @@ def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
             f"`{name}` must have a known number of classes V, which `blank_id` and"
             f" `labels` count in; got shape {array.shape}. A program may be exported"
             " with symbolic leading axes, T and U, but not V"
+        )
+    return array
+
+
+def check_floats(values: ArrayLike, *, name: str, what: str) -> Checked:
+    """Return floats of any shape, or raise."""
+    array = as_array(values, name)
+    if array.dtype.name not in FLOATS:
+        raise TypeError(
+            f"`{name}` must be floating point ({', '.join(FLOATS)}); got"
+            f" {array.dtype} of shape {array.shape}. Pass {what}, or"
+            f" cast: {name}.astype(jnp.float32)"
         )
     return array
 

@@ -7,6 +7,7 @@ size adds and multiplies as a number does, but whether it is large, nobody can s
 from typing import Any, TypeAlias
 
 import jax
+from jax import core
 
 # An int, or a dimension of `jax.export.symbolic_shape`, which has no public type.
 Size: TypeAlias = Any
@@ -19,4 +20,4 @@ def is_open(*sizes: Size) -> bool:
 
 def smaller(a: Size, b: Size) -> Size:
     """Return the smaller of two sizes."""
-    return jax.core.min_dim(a, b) if is_open(a, b) else min(a, b)
+    return core.min_dim(a, b) if is_open(a, b) else min(a, b)

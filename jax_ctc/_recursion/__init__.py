@@ -25,6 +25,9 @@ GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+# Of `blocked`: what a turn of a loop has to start, an accelerator starts one by one. A
+# CPU's compiler would compute each frame anew for every output of those after it.
+FRAMES_PER_TURN = {"cuda": 6, "rocm": 6, "tpu": 4}
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
 
@@ -108,6 +111,9 @@ def implementations() -> tuple[Implementation, ...]:
         was made on, why it takes no float32 batch here (None if it does), and whether
         it is what runs where none is named.
 
+    Raises:
+        RuntimeError: JAX finds no device of the platform that it was told to use.
+
     Example:
         >>> import jax_ctc
         >>> [i.name for i in jax_ctc.implementations()][-2:]
@@ -166,27 +172,38 @@ def _run(
         if guest is not None and hasattr(GUESTS[guest], method):
             kernels[platform] = getattr(GUESTS[guest], method)
     default = _function(first, method)
+    platforms = {p: _function(others.get(p, first), method, p) for p in PLATFORMS}
+    otherwise = tuple((p, f) for p, f in platforms.items() if f is not default)
     if time_axes:  # no guest takes part of an utterance
         return default(problem, normalise=normalise, time_axes=time_axes)
-    if not kernels and not others:
+    if not kernels and not otherwise:
         return default(problem, normalise=normalise)
     choice = Choice(
         kernels=tuple(kernels.items()),
-        otherwise=tuple((p, _function(o, method)) for p, o in others.items()),
+        otherwise=otherwise,
         default=default,
     )
     return per_device(choice, problem, normalise=normalise, method=method)
 
 
-# One object per method, because programs are told apart by what they call.
+def _function(name: str, method: str, platform: str = "cpu") -> Any:
+    """Return a method of `blocked` or `scan`, as it runs best on a platform."""
+    unroll = 1
+    if name == "blocked" and method in ("forward", "forward_backward"):
+        unroll = FRAMES_PER_TURN.get(platform, 1)
+    return _made(name, method, unroll)
+
+
+# One object each, because programs are told apart by what they call.
 @functools.cache
-def _function(name: str, method: str) -> Any:
-    """Return a method of `blocked` or `scan`, with the batch first in its results."""
+def _made(name: str, method: str, unroll: int) -> Any:
     function = getattr(PLAIN[name], method)
+    if unroll > 1:
+        return functools.partial(function, unroll=unroll)
     if method != "best_path":
         return function
 
-    def best_path(problem: Problem, *, normalise: bool) -> Any:
+    def best_path(problem: Problem, *, normalise: bool) -> Any:  # the batch first
         log_p, states = function(problem, normalise=normalise)
         return log_p, states.T
 

@@ -43,8 +43,15 @@ class Guest(Protocol):
     nearest.
     """
 
-    PLATFORM: str  # the one it is for
-    HAS_RUN_ON: str | None  # the machine of its committed record; None: by name only
+    @property
+    def PLATFORM(self) -> str:
+        """The one it is for."""
+        ...
+
+    @property
+    def HAS_RUN_ON(self) -> str | None:
+        """The machine of its committed record; None: it runs by name only."""
+        ...
 
     def decline(self, traits: Traits) -> str | None:
         """Say in a sentence why it cannot do this here, or None."""

@@ -36,7 +36,8 @@ def loss_and_gradient(
         log_posterior = alphas + betas - emissions
     posterior = np.exp(np.where(np.isneginf(emissions), -np.inf, log_posterior) + loss)
     gradient = np.exp(log_probs)
-    np.subtract.at(gradient, (slice(None), states), posterior)
+    for column, state in zip(posterior.T, states, strict=True):
+        gradient[:, state] -= column
     return float(loss), gradient
 
 

@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     num_chunks: Size
     normalise: bool
     is_stretch: bool = False  # more frames lie on other devices
+    unroll: int = 1  # frames in one turn of the innermost loop
 
 
 class Total(NamedTuple):
@@ -168,9 +169,8 @@ def sweep(
     """Scan over a chunk, renormalising the carry before every R frames."""
 
     def run(carry: Any, xs: Any) -> tuple[Any, Any]:
-        return steady_scan(
-            step, extended.in_tree(extended.renormalise, carry), xs, reverse=reverse
-        )
+        carry = extended.in_tree(extended.renormalise, carry)
+        return steady_scan(step, carry, xs, reverse=reverse, unroll=plan.unroll)
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])

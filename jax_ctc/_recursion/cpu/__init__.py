@@ -25,7 +25,7 @@ from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cpu import library
 
 PLATFORM = "cpu"
-HAS_RUN_ON = "AMD EPYC (Zen 3), 2 cores"
+HAS_RUN_ON: str | None = "AMD EPYC (Zen 3), 2 cores"
 
 _DTYPES = ("float32", "bfloat16", "float16")
 

@@ -6,7 +6,7 @@ driver turns it into machine code when the program is loaded. Sizes travel in an
 
 import functools
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ _TARGET = "__gpu$xla.gpu.ptx"
 @functools.cache
 def ptx_of(kernel: str) -> str:
     """Return the text of a kernel."""
-    folder = importlib.resources.files(__package__) / "kernels"
+    folder = importlib.resources.files("jax_ctc._recursion.cuda") / "kernels"
     return (folder / f"{kernel}.ptx").read_text()
 
 
@@ -30,7 +30,7 @@ def launch(
     *,
     grid: int,
     block: int,
-    aliases: Mapping[int, int] | None = None,
+    aliases: dict[int, int] | None = None,
 ) -> list[jax.Array]:
     """Run a kernel on so many blocks of so many threads.
 

@@ -106,8 +106,8 @@ def test_the_wheel_serves_every_python(tmp_path):
 def test_what_was_built_is_loaded():
     """Else all tests of the kernel would be skipped, and nobody would notice.
 
-    The build has the headers of the oldest jaxlib, so with `make test CONSTRAINTS=` this
-    says that a wheel built on the oldest loads on the newest.
+    The build has the headers of the oldest jaxlib, so with `make test CONSTRAINTS=`
+    this says that a wheel built on the oldest loads on the newest.
     """
     assert not library.LIBRARY.exists() or library.missing() is None
 
