@@ -23,7 +23,7 @@ def rows_of_chunk(
 
 def rows_of(
     scores: Float[Array, "B T V"], first: Int[Array, ""] | int, size: Size
-) -> Float[Array, "B {size} V"]:
+) -> Float[Array, "B K V"]:
     """Slice some frames, and widen them alone."""
     rows = scores
     if is_open(size) or size < scores.shape[1]:

@@ -40,6 +40,7 @@ from jax_ctc._mesh.varying import (
 )
 from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
+from jax_ctc._numbers.sizes import USUAL_BATCH, Size, is_open, usual
 
 # Rows (frames of all utterances) of a block: enough for a product to be worth its
 # while. Classes: a sixteenth of them all, between bounds that keep a block in a cache.
@@ -172,18 +173,22 @@ def _in_frames(
 ) -> tuple[Float[Array, "F B K D"], Int[Array, " F"]]:
     """Return blocks of K frames, zeros at the end, and the first frame of each."""
     batch, num_frames, width = features.shape
-    count = -(-num_frames // max(_ROWS // max(batch, 1), 1))
-    size = -(-num_frames // count)
+    most = max(_ROWS // max(usual(batch, USUAL_BATCH), 1), 1)
+    count = -(-num_frames // most)
+    size = most if is_open(num_frames) else -(-num_frames // count)
     padded = jnp.pad(features, ((0, 0), (0, count * size - num_frames), (0, 0)))
     blocks = padded.reshape(batch, count, size, width)
     return jnp.moveaxis(blocks, 1, 0), positions(count) * size
 
 
-def _whole(blocks: Float[Array, "F B K *S"], num_frames: int) -> jax.Array:
+def _whole(blocks: Float[Array, "F B K *S"], num_frames: Size) -> jax.Array:
     """Return [B, T, ...] of blocks of frames."""
     joined = jnp.moveaxis(blocks, 0, 1)
     batch, count, size, *rest = joined.shape
-    return joined.reshape(batch, count * size, *rest)[:, :num_frames]
+    joined = joined.reshape(batch, count * size, *rest)
+    if is_open(num_frames):  # that so many are there, JAX cannot tell
+        return jnp.take(joined, positions(num_frames), axis=1, mode="clip")
+    return joined[:, :num_frames]
 
 
 def _in_classes(layer: Layer, dtype: jnp.dtype) -> tuple[Layer, Int[Array, " C"]]:
