@@ -33,7 +33,6 @@ from jax_ctc._lattice.needed import over_own_classes, peak_of_all, small_scores
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import (
     anywhere,
-    steady_scan,
     vary_alike,
     vary_over,
     varying,
@@ -127,7 +126,7 @@ def _look_through(
 ) -> Seen:
     """Make all logits, a block at a time, and return what is kept of them."""
     num_frames, num_classes = features.shape[1], layer.kernel.shape[1]
-    features, layer = _vary_alike(features, layer)
+    features, layer = _vary_alike(features, layer, axes.feature)
     rows, first_frames = _in_frames(features)
     layers, first_classes = _in_classes(layer, features.dtype)
     ids = problem.ids
@@ -136,7 +135,10 @@ def _look_through(
     # Frames past the longest utterance are not multiplied.
     longest = jnp.max(problem.logit_lengths, initial=0)
     look = functools.partial(_look, num_classes, how, axes)
-    needed = jnp.zeros_like(features, shape=(*rows.shape[:3], ids.shape[1]))
+    # Logits are sums over features: they no longer vary over these axes.
+    own = varying(features) - set(axes.feature)
+    empty = jnp.zeros((*rows.shape[:3], ids.shape[1]), features.dtype)
+    needed = vary_over(empty, own)
 
     def of_classes(needed: jax.Array, block: Any) -> tuple[jax.Array, Seen]:
         layer, first_class = block
@@ -147,24 +149,24 @@ def _look_through(
             seen = look(rows, layer, ids, first_class, is_some)
             return None, seen._replace(needed=needed + seen.needed)
 
-        _, seen = steady_scan(of_frames, None, (rows, first_frames, needed))
+        _, seen = lax.scan(of_frames, None, (rows, first_frames, needed))
         return seen.needed, seen._replace(needed=None)
 
-    needed, seen = steady_scan(of_classes, needed, (layers, first_classes))
+    needed, seen = lax.scan(of_classes, needed, (layers, first_classes))
     whole = functools.partial(_whole, num_frames=num_frames)
     peak, below, count = (jax.vmap(whole)(x) for x in seen[:3])
     return Seen(peak, below, count, whole(needed))
 
 
 def _vary_alike(
-    features: Float[Array, "B T D"], layer: Layer
+    features: Float[Array, "B T D"], layer: Layer, feature_axes: tuple[str, ...]
 ) -> tuple[Float[Array, "B T D"], Layer]:
-    """Return both varying over the same mesh axes.
+    """Return both varying over the same mesh axes, but for those of the features.
 
     Over axes that the layer does not vary over, its gradient is summed: here, and once.
     """
     arrays = (features, *(x for x in layer if x is not None))
-    features, kernel, *bias = vary_alike(*arrays)
+    features, kernel, *bias = vary_alike(*arrays, sharded=feature_axes)
     return features, Layer(kernel, bias[0] if bias else None)
 
 
