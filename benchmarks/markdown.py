@@ -172,6 +172,8 @@ def on_gpu(rows: list[Row]) -> str:
         body = []
         for case in record.cases:
             ours = record.get(case, record.ours, mode)
+            if not ours:
+                continue
             ratios = [record.get(case, name, mode).get("ratio") for name in rivals]
             launches = f"{ours['launches']:.0f}" if ours.get("launches") else "–"
             times = [fine(ours), launches, *map(factor, ratios)]
