@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.problem import Problem, build
 from jax_ctc._recursion import cuda
 
 # Utterances, frames, classes, labels.
@@ -35,16 +36,14 @@ _RUNS = 10
 def problem(batch: int, frames: int, classes: int, labels: int) -> Problem:
     """Make utterances that fill their frames and labels, of random scores."""
     rng = np.random.default_rng(0)
+    scores = rng.normal(size=(batch, frames, classes)).astype(np.float32)
     ids = rng.integers(1, classes, (batch, labels)).astype(np.int32)
-    differs = np.diff(ids, axis=1, prepend=ids[:, :1]) != 0
-    arrays = (
-        rng.normal(size=(batch, frames, classes)).astype(np.float32),
-        np.pad(ids, ((0, 0), (0, 1))),
-        differs,
-        np.full(batch, labels, np.int32),
-        np.full(batch, frames, np.int32),
+    full = np.ones(batch, np.int32)
+    return build(
+        *map(jnp.asarray, (scores, ids, frames * full, labels * full, full > 0)),
+        blank_id=0,
+        num_classes=classes,
     )
-    return Problem(*map(jax.device_put, arrays))
 
 
 def by_kernel(run: Callable[[], Any]) -> dict[str, float]:

@@ -77,12 +77,7 @@ def test_samples(implementation, name):
 @pytest.mark.parametrize("name", VARIED)
 @pytest.mark.parametrize(
     "check",
-    [
-        contract.check_padding,
-        contract.check_shift,
-        contract.check_determinism,
-        contract.check_permutation,
-    ],
+    contract.INVARIANCES,
     ids=lambda check: check.__name__,
 )
 def test_invariance(implementation, check, name):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.problem import build
 from tests import contract
 from tests.cases import tagged
 from tests.oracle import batch_loss_and_gradient
@@ -45,16 +45,13 @@ def batch_of(size, frames, classes, labels, *, scale=1.0, is_ragged=False):
 
 def problem_of(batch):
     """Pose a batch that needs no checks. Its blank is class 0; -1 labels: no path."""
-    scores, labels, lengths, counts = batch
-    inside = np.arange(labels.shape[1]) < counts[:, None]
-    differs = np.diff(labels, axis=1, prepend=labels[:, :1]) != 0
-    ids = np.pad(np.where(inside, labels, 0), ((0, 0), (0, 1)))
-    return Problem(
-        jnp.asarray(scores),
-        jnp.asarray(ids, jnp.int32),
-        jnp.asarray(differs & inside),
-        jnp.asarray(counts, jnp.int32),
-        jnp.asarray(lengths, jnp.int32),
+    scores, *others = map(jnp.asarray, batch)
+    labels, lengths, counts = (x.astype(jnp.int32) for x in others)
+    num_classes = scores.shape[2]
+    return build(
+        *(scores, labels, lengths, counts, counts >= 0),
+        blank_id=0,
+        num_classes=num_classes,
     )
 
 
