@@ -26,9 +26,6 @@ def pytest_configure(config):
         "markers", "relaxed: runs other people's code, which promotes ranks and dtypes"
     )
     config.addinivalue_line(
-        "markers", "fast: together under a minute, for the edit loop (-m fast)"
-    )
-    config.addinivalue_line(
         "markers", "structure: of what is computed, not how exactly; compiled quickly"
     )
     if jax.config.jax_compilation_cache_dir is None:
