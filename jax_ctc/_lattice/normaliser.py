@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
-from jax_ctc._numbers.sizes import USUAL_BATCH, is_open, usual
+from jax_ctc._numbers.sizes import USUAL_BATCH, USUAL_LABELS, is_open, usual
 
 _CHUNK_BYTES = 2**18
 
@@ -48,7 +48,8 @@ def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     would widen all scores of half precision at once.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]
-    frame_bytes = max(4 * usual(scores.shape[0], USUAL_BATCH) * scores.shape[2], 1)
+    batch = usual(scores.shape[0], USUAL_BATCH)
+    frame_bytes = max(4 * batch * usual(scores.shape[2], USUAL_LABELS), 1)
     chunk = max(_CHUNK_BYTES // frame_bytes, 1)
     if not is_open(num_frames) and num_frames <= chunk:
         return of(rows_of(scores, 0, num_frames))

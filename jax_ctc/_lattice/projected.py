@@ -268,8 +268,10 @@ def _seen(
     peak = lax.stop_gradient(jnp.max(logits, axis=2))
     if is_good is not None:
         peak = jnp.where(is_good, peak, jnp.nan)
-    logits = jnp.where(_below_infinity(peak)[:, :, None], logits, 0)
     nearest = jnp.where(jnp.isfinite(peak), peak, 0)
+    # In bad frames 0. As a constant it would be no part of what is made again: JAX
+    # would keep an array of zeros like the logits of all frames.
+    logits = jnp.where(_below_infinity(peak)[:, :, None], logits, nearest[:, :, None])
     below, count = normaliser.below_and_peaks(logits, nearest)
     return Seen(peak, below, count, _gather(logits, ids))
 

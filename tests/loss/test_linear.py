@@ -317,12 +317,12 @@ def test_frames_beyond_the_longest_are_skipped():
 def test_memory_does_not_grow_with_classes_times_frames(monkeypatch):
     """Temporaries beyond two kernels: less than a tenth of the logits, at any T."""
     monkeypatch.undo()  # blocks as users have them
-    classes, width, labels = 8192, 32, 10
+    batch, classes, width, labels = 8, 8192, 32, 10
 
     def temporaries(frames):
-        shapes = [(4, frames, width), (width, classes), (classes,)]
+        shapes = [(batch, frames, width), (width, classes), (classes,)]
         arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-        arguments.append(jax.ShapeDtypeStruct((4, labels), jnp.int32))
+        arguments.append(jax.ShapeDtypeStruct((batch, labels), jnp.int32))
 
         def total(*arguments):
             return jax_ctc.linear_ctc_loss(*arguments).sum()
@@ -331,9 +331,9 @@ def test_memory_does_not_grow_with_classes_times_frames(monkeypatch):
         return compiled.compile().memory_analysis().temp_size_in_bytes
 
     short, long = temporaries(512), temporaries(1024)
-    assert short - 2 * 4 * width * classes <= 4 * 4 * 512 * classes / 10
+    assert short - 2 * 4 * width * classes <= 4 * batch * 512 * classes / 10
     # Three arrays like the features, and some of the states of a frame.
-    assert long - short <= 4 * 512 * 4 * (4 * width + 16 * (labels + 1))
+    assert long - short <= batch * 512 * 4 * (4 * width + 16 * (labels + 1))
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,13 @@ def make_plan(problem: Problem, *, normalise: bool, is_stretch: bool = False) ->
     """
     batch, num_frames, num_classes = problem.scores.shape
     num_labels = problem.can_skip.shape[1]
-    is_large = is_open(batch, num_frames, num_labels)  # as far as anybody can say
+    # Large, as far as anybody can say.
+    is_large = is_open(batch, num_frames, num_labels, num_classes)
     # Of one utterance; a batch has so many times as much of everything.
     states = 2 * usual(num_labels, USUAL_LABELS) + 1
     state = 8 * states
-    scores = num_classes * max(problem.scores.dtype.itemsize, 4)
+    # Classes are left open where they are the labels' own (linear_ctc_loss).
+    scores = usual(num_classes, USUAL_LABELS) * max(problem.scores.dtype.itemsize, 4)
     # Of alpha, the product, the emission and scores.
     frame = (8 + 4 + 4) * states + scores
     chunk = frames = usual(num_frames, USUAL_FRAMES)
