@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench aot ptx check format lock clean
+.PHONY: help demo test exhaustive bench aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -34,6 +34,9 @@ demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for op
 
 test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+exhaustive: $(VENV)/.test ## run all tests, with those that show more of what others show
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
