@@ -103,6 +103,19 @@ def test_what_has_settled_does_not_change(model, sure):
         assert len(given) > 4
 
 
+def test_a_threshold_lets_sure_labels_settle():
+    """In a wide beam, whose last places would go on to hold what is e**-30 as sure."""
+    best = np.repeat(np.random.default_rng(0).integers(0, 5, 60), 4)
+    logits = 30.0 * np.eye(5, dtype=np.float32)[best]
+    given, _ = settle(logits, [32])
+    assert given == []
+    given, found = settle(logits, [32], beam_threshold=20.0)
+    settled = np.concatenate([new.labels for _, new in given])
+    assert len(settled) >= int(found.lengths[0]) - 8
+    np.testing.assert_array_equal(found.labels[0, : len(settled)], settled)
+    same(found, jax_ctc.beam_search_decode(logits, beam_threshold=20.0))
+
+
 def test_times_of_settled_labels():
     """Where frames are sure, those of the alignment, although later frames lacked."""
     best = np.repeat(np.random.default_rng(0).integers(0, 5, 60), 4)
