@@ -252,6 +252,7 @@ def test_search_with_a_model_is_exact(grams, model):
     assert decode._cache_size() == before  # a sweep over weights compiles once
 
 
+@pytest.mark.parametrize("model", [True], ids=["dense"], indirect=True)
 def test_a_weight_of_zero_is_no_model(model):
     """Even where the model holds something impossible."""
     logits = 2 * np.random.default_rng(4).normal(size=(3, 12, 6)).astype(np.float32)
