@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench wheel aot ptx check format lock clean
+.PHONY: help demo test exhaustive bench wheel aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -35,9 +35,13 @@ demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for op
 test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+exhaustive: $(VENV)/.test ## run all tests, with those that show more of what others show
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
+
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 	$(BIN)/python -m benchmarks.linear
+	$(BIN)/python -m benchmarks.decoding
 
 # In an environment of its own, with the newest of everything: what pip builds, against
 # the oldest jaxlib, must run there; and so must what was built with the pinned one.
@@ -47,13 +51,15 @@ wheel: $(VENV)/.test ## try the package, and a wheel of it, on the newest jaxlib
 	cd $(VENV)-newest && JAX_PLATFORMS=cpu bin/python -c "import numpy as np, jax_ctc; \
 	  jax_ctc.ctc_loss(np.zeros((1, 1, 2)), np.ones((1, 1), int), implementation='cpu')"
 	OTHER_PYTHON=$(abspath $(VENV))-newest/bin/python \
-	  $(BIN)/python -m pytest tests/recursion/cpu/test_build.py $(ARGS)
+	  $(BIN)/python -m pytest -m "" tests/recursion/cpu/test_build.py $(ARGS)
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \
 	  linear --target "v5e x 1" "H100 x 1" --out out/linear_aot.jsonl
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.decoding --target "v5e x 1" "H100 x 1" \
+	  --out out/decoding_aot.jsonl
 
 ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
 	$(BIN)/python -m tools.ptx

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 
 class Batch(NamedTuple):
@@ -225,6 +226,11 @@ CASES = (
     _case("big_vocabulary", (8, 250, 8192, 40), "words", "bench", is_ragged=True),
     _case("one_utterance", (1, 800, 32, 80), "streaming", "bench", is_ragged=True),
 )
+
+
+def more(*values, id=None):
+    """Parametrise a test with more of the same: `make exhaustive` runs it."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive, id=id)
 
 
 def tagged(tag):

@@ -10,8 +10,6 @@ from jax import export
 
 import jax_ctc
 
-pytestmark = pytest.mark.structure
-
 NUM_CLASSES = 5
 FRAMES, LENGTHS = np.array([61, 7, 0], np.int32), np.array([2, 2, 3], np.int32)
 LABELS = np.array([[1, 2, 0], [3, 3, 0], [4, 1, 2]], np.int32)

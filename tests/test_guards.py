@@ -8,8 +8,6 @@ from jax.experimental import checkify
 
 import jax_ctc
 
-pytestmark = pytest.mark.structure
-
 LOGITS = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
 LOGITS[1, 2, 3] = -np.inf  # a class that is masked
 LABELS = np.array([[1, 1], [2, 3], [3, 3]], np.int32)

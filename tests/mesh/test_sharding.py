@@ -13,6 +13,7 @@ import jax_ctc
 from benchmarks import hlo
 from jax_ctc import Status
 from jax_ctc._recursion.blocked import chunks
+from tests.cases import more
 
 B, T, V, U = 8, 16, 12, 3
 
@@ -127,10 +128,10 @@ def reference(implementation, is_curved):
 @pytest.mark.parametrize(
     ("name", "implementation", "is_curved"),
     [
-        ("classes", "blocked", False),
-        ("frames", "blocked", False),
+        more("classes", "blocked", False),
+        more("frames", "blocked", False),
         ("both", "blocked", True),
-        ("both", "scan", True),
+        more("both", "scan", True),
     ],
 )
 def test_sharded_is_whole(name, implementation, is_curved, x64, monkeypatch):
