@@ -9,6 +9,8 @@ import pytest
 
 import jax_ctc
 
+pytestmark = pytest.mark.fast
+
 PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 
 # Data walks down this street; imports only look back up it.
