@@ -14,12 +14,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
-from jax_ctc._recursion import blocked, scan
+from jax_ctc._recursion import blocked, scan, tpu
 from jax_ctc._recursion.contract import Guest, Implementation, Traits
 from jax_ctc._recursion.per_device import Choice, per_device
 
 # In order of preference. `scan` accepts everything, so the search always ends.
-GUESTS: dict[str, Guest] = {}
+GUESTS: dict[str, Guest] = {"tpu": tpu}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

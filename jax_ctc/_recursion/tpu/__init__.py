@@ -6,20 +6,20 @@ walks through all its frames (kernels.py). Compiled for v4, v5e, v5p and v6e, an
 interpreted on CPUs; no TPU has run them yet, so they are taken by name alone.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_ctc._lattice.emissions import source
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion.contract import Traits
-from jax_ctc._recursion.tpu import walk
 from jax_ctc._recursion.tpu.slots import MOST_LABELS
 
-PLATFORM = "tpu"
+PLATFORM: str = "tpu"
 HAS_RUN_ON: str | None = None  # only compiled so far, and interpreted
 
 # How kernels are compiled; an interpreter is told otherwise.
-HOW: dict[str, bool] = {}
+HOW: dict[str, Any] = {}
 
 
 def decline(traits: Traits) -> str | None:
@@ -36,13 +36,18 @@ def decline(traits: Traits) -> str | None:
 
 def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    plan = walk.make_plan(problem, normalise=normalise, **HOW)
-    return walk.forward(source(problem), plan)
+    return _walk().forward(problem, normalise=normalise, **HOW)
 
 
 def forward_backward(
     problem: Problem, *, normalise: bool
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan = walk.make_plan(problem, normalise=normalise, **HOW)
-    return walk.forward_backward(source(problem), plan)
+    return _walk().forward_backward(problem, normalise=normalise, **HOW)
+
+
+def _walk() -> Any:
+    """Return the module that does it; Pallas takes a second to import."""
+    from jax_ctc._recursion.tpu import walk
+
+    return walk

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax import lax
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import Extended
-from jax_ctc._recursion.tpu.slots import Slots, from_left, from_right
+from jax_ctc._recursion.tpu.slots import LANES, SUBLANES, Slots
 
 
 class Column(NamedTuple):
@@ -26,11 +28,14 @@ class Column(NamedTuple):
 
 
 def advance(
-    alpha: Column, emission: Column, can_skip: Bool[Array, "registers 8 128"], slots: Slots
+    alpha: Column,
+    emission: Column,
+    can_skip: Bool[Array, "registers 8 128"],
+    slots: Slots,
 ) -> Column:
     """Return alpha of the next frame, given its emission."""
     before = extended.map_parts(
-        lambda x, zero: from_left(x, slots, zero), alpha.label
+        lambda x, zero: _from_left(x, slots, zero), alpha.label
     )  # label[n-1]
     skip = extended.select(can_skip, before)
     return Column(
@@ -40,7 +45,10 @@ def advance(
 
 
 def retreat(
-    beta: Column, emission: Column, can_skip: Bool[Array, "registers 8 128"], slots: Slots
+    beta: Column,
+    emission: Column,
+    can_skip: Bool[Array, "registers 8 128"],
+    slots: Slots,
 ) -> Column:
     """Return beta of the frame before, given this frame's emission.
 
@@ -52,7 +60,7 @@ def retreat(
     label = extended.times(beta.label, emission.label)
     enter = extended.plus(blank, extended.select(can_skip, label))
     after = extended.map_parts(
-        lambda x, zero: from_right(x, slots, zero), enter
+        lambda x, zero: _from_right(x, slots, zero), enter
     )  # at n + 1
     return Column(extended.plus(blank, label), extended.plus(label, after))
 
@@ -73,3 +81,44 @@ def product(
 def map_numbers(function: Any, column: Column) -> Column:
     """Return the column with a function of each of its rows."""
     return Column(function(column.blank), function(column.label))
+
+
+def _from_left(
+    row: Shaped[Array, "registers 8 128"], slots: Slots, edge: float | int
+) -> Shaped[Array, "registers 8 128"]:
+    """Return row[n-1] at n, `edge` at 0."""
+    last = lax.index_in_dim(row, slots.registers - 1, keepdims=False)
+    moved = _rotated(last, slots, edge, right=True)[None]
+    return _joined(moved, lax.slice_in_dim(row, 0, slots.registers - 1))
+
+
+def _from_right(
+    row: Shaped[Array, "registers 8 128"], slots: Slots, edge: float | int
+) -> Shaped[Array, "registers 8 128"]:
+    """Return row[n+1] at n, `edge` at the last of all places."""
+    first = lax.index_in_dim(row, 0, keepdims=False)
+    moved = _rotated(first, slots, edge, right=False)[None]
+    return _joined(lax.slice_in_dim(row, 1, slots.registers), moved)
+
+
+def _rotated(
+    x: jax.Array, slots: Slots, edge: float | int, *, right: bool
+) -> jax.Array:
+    """Move a register by one place along the states: a sublane, or into a group."""
+    end, sublane, lane = (
+        (0, 1, slots.width)
+        if right
+        else (SUBLANES - 1, SUBLANES - 1, LANES - slots.width)
+    )
+    moved = pltpu.roll(x, sublane, 0)
+    beside: Any = jnp.asarray(edge, x.dtype)
+    if slots.groups > 1:
+        of_group = lax.broadcasted_iota(jnp.int32, x.shape, 1)
+        at_end = of_group < slots.width if right else of_group >= LANES - slots.width
+        beside = jnp.where(at_end, beside, pltpu.roll(moved, lane, 1))
+    is_end = lax.broadcasted_iota(jnp.int32, x.shape, 0) == end
+    return jnp.where(is_end, beside, moved)
+
+
+def _joined(*parts: jax.Array) -> jax.Array:
+    return jnp.concatenate([part for part in parts if part.shape[0]])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import Extended
@@ -45,21 +45,22 @@ class Cut(NamedTuple):
     interpret: Any = False
 
 
+# Arrays, their specifications, or in a kernel the memory of a block of them.
 class Frames(NamedTuple):
-    """K frames of all tiles, as kernels take them."""
+    """K frames of all tiles: logs of emissions, over each frame's best."""
 
-    blank: Float[Array, "tiles K 128"]
-    label: Float[Array, "tiles K registers 8 128"]
-    can_skip: Int[Array, "tiles registers 8 128"]
-    first: Int[Array, " 1"]  # the frames before this one are not these K frames' own
+    blank: Any  # [tiles, K, 128]
+    label: Any  # [tiles, K, registers, 8, 128]
+    can_skip: Any  # [tiles, registers, 8, 128], 0 or 1
+    first: Any  # [1]: the frames before this one are only held
 
 
 class Met(NamedTuple):
     """alpha * beta in every frame, up to a factor that a frame's states share."""
 
-    label: Float[Array, "tiles K registers 8 128"]
-    blank: Float[Array, "tiles K 128"]  # of all blanks of a lane together
-    total: Float[Array, "tiles K 128"]  # of all states of a lane together
+    label: Any  # [tiles, K, registers, 8, 128]
+    blank: Any  # [tiles, K, 128]: of all blanks of a lane together
+    total: Any  # [tiles, K, 128]: of all states of a lane together
 
 
 class Specs(NamedTuple):
@@ -180,14 +181,13 @@ def _like(x: jax.Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, x.dtype, manual_axis_type=varying)
 
 
-def _memory(number: Extended, shape: tuple[int, ...]) -> Extended:
+def _memory(number: Extended, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(lambda x: pltpu.VMEM(shape, x.dtype), number)
 
 
-def _of_blank(cut: Cut) -> Extended:
+def _of_blank(cut: Cut) -> list[Any]:
     """Return memory for the blank's emission in each frame of a block."""
-    shape = (cut.block, LANES)
-    return Extended(pltpu.VMEM(shape, jnp.float32), pltpu.VMEM(shape, jnp.int32))
+    return [pltpu.VMEM((cut.block, LANES), dtype) for dtype in (jnp.float32, jnp.int32)]
 
 
 def _forward(
@@ -197,7 +197,7 @@ def _forward(
     end: Extended,
     marks: Extended | None,
     now: Extended,
-    of_blank: Extended,
+    of_blank: Any,
 ) -> None:
     """Alpha of one block. All arguments but the first are memory."""
     _begin(begin, now)
@@ -223,7 +223,7 @@ def _backward(
     end: Extended,
     alphas: Extended,
     now: Extended,
-    of_blank: Extended,
+    of_blank: Any,
     sums: Sums,
 ) -> None:
     """Alpha of one block again, then beta back through it."""
@@ -270,14 +270,14 @@ def _sweep(cut: Cut, frame: Any, column: Column) -> Column:
     return lax.fori_loop(0, cut.block // TURN, turn, column)
 
 
-def _reader(cut: Cut, frames: Frames, of_blank: Extended, block: Any) -> tuple:
+def _reader(cut: Cut, frames: Frames, of_blank: Any, block: Any) -> tuple:
     """Return emission(t), and own(t, moved, as it was), of a frame of a block."""
     blank = extended.from_log(frames.blank[0])
-    of_blank.significand[...], of_blank.exponent[...] = blank[:2]
+    of_blank[0][...], of_blank[1][...] = blank.significand, blank.exponent
     first = frames.first[0] - block * cut.block
 
     def emission(t: Any) -> Column:
-        rows = (x[pl.ds(t, 1), :][None] for x in of_blank[:2])
+        rows = (x[pl.ds(t, 1), :][None] for x in of_blank)
         blank = (jnp.broadcast_to(row, (1, SUBLANES, LANES)) for row in rows)
         return Column(Extended(*blank), extended.from_log(frames.label[0, t]))
 

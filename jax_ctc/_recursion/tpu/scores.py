@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice import occupancy
 from jax_ctc._lattice.emissions import Source
-from jax_ctc._lattice.frames import from_bits, gather, rows_of, to_bits
+from jax_ctc._lattice.frames import gather, rows_of, to_bits
 from jax_ctc._lattice.normaliser import Normaliser, softmax
 from jax_ctc._numbers.masks import is_at, positions
 
@@ -28,7 +28,10 @@ def is_product(num_classes: int) -> bool:
 
 
 def pick(
-    scores: Float[Array, "B T V"], first: Int[Array, ""], size: int, ids: Int[Array, "B S"]
+    scores: Float[Array, "B T V"],
+    first: Int[Array, ""],
+    size: int,
+    ids: Int[Array, "B S"],
 ) -> Float[Array, "B K S"]:
     """Return scores[b, first + k, ids[b, s]] of `size` frames."""
     if not is_product(scores.shape[2]):

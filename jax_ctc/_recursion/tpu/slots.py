@@ -9,12 +9,9 @@ last register of a row has to be rotated, once a frame. Utterances lie along lan
 of them leave room for several stretches of states, or groups, beside each other.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Shaped
 
 SUBLANES, LANES = 8, 128
@@ -103,40 +100,3 @@ def collect_sums(
     tiles, frames = x.shape[:2]
     x = x.reshape(tiles, frames, slots.groups, slots.width).sum(2)
     return x.transpose(1, 0, 2).reshape(frames, tiles * slots.width)[:, :batch]
-
-
-def from_left(
-    row: Shaped[Array, "registers 8 128"], slots: Slots, edge: float | int
-) -> Shaped[Array, "registers 8 128"]:
-    """Return row[n-1] at n, `edge` at 0. Inside a kernel."""
-    last = lax.index_in_dim(row, slots.registers - 1, keepdims=False)
-    moved = _rotated(last, slots, edge, right=True)[None]
-    return _joined(moved, lax.slice_in_dim(row, 0, slots.registers - 1))
-
-
-def from_right(
-    row: Shaped[Array, "registers 8 128"], slots: Slots, edge: float | int
-) -> Shaped[Array, "registers 8 128"]:
-    """Return row[n+1] at n, `edge` at the last of all places. Inside a kernel."""
-    first = lax.index_in_dim(row, 0, keepdims=False)
-    moved = _rotated(first, slots, edge, right=False)[None]
-    return _joined(lax.slice_in_dim(row, 1, slots.registers), moved)
-
-
-def _rotated(x: jax.Array, slots: Slots, edge: float | int, *, right: bool) -> jax.Array:
-    """Move a register by one place along the states: a sublane, or into a group."""
-    end, sublane, lane = (
-        (0, 1, slots.width) if right else (SUBLANES - 1, SUBLANES - 1, LANES - slots.width)
-    )
-    moved = pltpu.roll(x, sublane, 0)
-    beside: Any = jnp.asarray(edge, x.dtype)
-    if slots.groups > 1:
-        of_group = lax.broadcasted_iota(jnp.int32, x.shape, 1)
-        at_end = of_group < slots.width if right else of_group >= LANES - slots.width
-        beside = jnp.where(at_end, beside, pltpu.roll(moved, lane, 1))
-    is_end = lax.broadcasted_iota(jnp.int32, x.shape, 0) == end
-    return jnp.where(is_end, beside, moved)
-
-
-def _joined(*parts: jax.Array) -> jax.Array:
-    return jnp.concatenate([part for part in parts if part.shape[0]])

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jax_ctc._lattice import emissions
 from jax_ctc._lattice.emissions import Source
-from jax_ctc._lattice.frames import to_bits, from_bits
+from jax_ctc._lattice.frames import from_bits, to_bits
 from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import steady_scan, vary_alike
@@ -71,16 +71,18 @@ def _up(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
-def forward(source: Source, plan: Plan) -> Float[Array, " B"]:
+def forward(problem: Problem, *, normalise: bool, **how: Any) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    return _alpha(source, plan, has_marks=False)[0]
+    plan = make_plan(problem, normalise=normalise, **how)
+    return _alpha(emissions.source(problem), plan, has_marks=False)[0]
 
 
 def forward_backward(
-    source: Source, plan: Plan
+    problem: Problem, *, normalise: bool, **how: Any
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    problem, slots = source.problem, plan.cut.slots
+    plan = make_plan(problem, normalise=normalise, **how)
+    source, slots = emissions.source(problem), plan.cut.slots
     log_value, scale, marks = _alpha(source, plan, has_marks=True)
     is_alive = jnp.isfinite(log_value)
     scale = spread_numbers(scale.T, slots, -ZERO)  # no utterance, no products
