@@ -47,8 +47,8 @@ def jax_program(name: str, batch: Batch, mode: str) -> Program:
     )
 
 
-def ours(implementation: str, blank_id: int) -> Loss:
-    """`ctc_loss` by the named implementation."""
+def ours(implementation: str | None, blank_id: int) -> Loss:
+    """`ctc_loss` by the named implementation, or by the default."""
     return functools.partial(
         jax_ctc.ctc_loss, blank_id=blank_id, implementation=implementation
     )

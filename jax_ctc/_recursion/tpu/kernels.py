@@ -41,7 +41,7 @@ class Cut(NamedTuple):
     slots: Slots
     block: int  # frames of one grid step, a multiple of TURN
     is_ragged: bool  # some calls hold frames that are not their own
-    is_written_out: bool = True  # False: less to compile, for an interpreter
+    unroll: int = TURN  # frames of a turn written out one after another; 1: not at all
     interpret: Any = False
 
 
@@ -264,7 +264,7 @@ def _sweep(cut: Cut, frame: Any, column: Column) -> Column:
             TURN,
             lambda k, column: frame(i * TURN + k, column),
             map_numbers(extended.renormalise, column),
-            unroll=cut.is_written_out,
+            unroll=cut.unroll,
         )
 
     return lax.fori_loop(0, cut.block // TURN, turn, column)

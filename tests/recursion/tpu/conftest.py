@@ -12,7 +12,7 @@ from tests import contract
 def guest(monkeypatch):
     """Enter them in the table for CPUs; forget what was compiled when they change."""
     monkeypatch.setattr(tpu, "PLATFORM", "cpu")
-    monkeypatch.setattr(tpu, "HOW", {"interpret": True, "is_written_out": False})
+    monkeypatch.setattr(tpu, "HOW", {"interpret": True, "unroll": 1})
     monkeypatch.setattr(_recursion, "GUESTS", {"tpu": tpu})
     monkeypatch.setitem(contract.GRADIENT_ATOL, ("tpu", "float32"), 2e-6)
     return "tpu"

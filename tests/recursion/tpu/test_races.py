@@ -14,7 +14,7 @@ from jax_ctc._numbers.extended import ZERO, Extended, careful
 from jax_ctc._recursion.tpu import kernels
 from jax_ctc._recursion.tpu.slots import lay_out, spread, spread_numbers
 
-B, K, U, BLOCK = 3, 32, 20, 16
+B, K, U, BLOCK = 3, 16, 20, 8
 
 
 def column(slots, state):
@@ -37,7 +37,7 @@ def both(interpret):
         can_skip=spread(can_skip, slots, 0)[:, 0],
         first=jnp.asarray([3], jnp.int32),
     )
-    cut = kernels.Cut(slots, BLOCK, True, is_written_out=False, interpret=interpret)
+    cut = kernels.Cut(slots, BLOCK, True, unroll=1, interpret=interpret)
     scale = jnp.full((slots.tiles, 1, 128), -20, jnp.int32)
     end, marks = kernels.forward(frames, careful(column(slots, 0)), cut, has_marks=True)
     return end, kernels.backward(frames, marks, scale, column(slots, U), cut)
