@@ -64,7 +64,7 @@ lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build dist out
+	rm -rf $(VENV) .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

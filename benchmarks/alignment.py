@@ -23,7 +23,7 @@ import jax_ctc
 from benchmarks.contenders import Program
 from benchmarks.measure import interleave
 from jax_ctc import _recursion
-from jax_ctc._loss.likelihood import emissions_of, pose, prepare
+from jax_ctc._lattice.pose import pose, prepare
 from tests.cases import named
 from tests.oracle import log_softmax
 from tests.oracle_paths import Trellis
@@ -170,10 +170,9 @@ def precision() -> Iterator[tuple[str, ...]]:
 
     @jax.jit
     def gradient_by_scan(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        spec, batch = prepare(logits, labels, None, None, blank_id=0)
-        scores, problem, _ = pose(spec, batch)
-        emissions = emissions_of(spec, scores, problem)
-        return _recursion.entropy_backward("scan", problem.lattice, emissions)[2][0]
+        problem, _ = pose(*prepare(logits, labels, None, None, blank_id=0))
+        read = _recursion.read("scan", "entropy_backward", problem, normalise=True)
+        return read[2][0]
 
     for name, (logits, labels) in inputs.items():
         log_probs = log_softmax(logits)

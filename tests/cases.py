@@ -110,6 +110,34 @@ def confident_wrong(batch, rng):
     return batch._replace(logits=logits, labels=np.tile(labels, (len(logits), 1)))
 
 
+def sure(frames, classes, num_labels, margins, *, is_tied):
+    """Return an utterance per margin, by which one path's classes lead in all frames.
+
+    The other classes are random, or exactly tied; the labels are those of the path.
+    """
+    rng = np.random.default_rng(frames + classes)
+    labels = rng.integers(1, classes, num_labels).astype(np.int32)
+    path = np.zeros(frames, int)
+    path[np.linspace(1, frames - 2, num_labels).astype(int)] = labels
+    scores = (
+        np.zeros((frames, classes)) if is_tied else rng.normal(size=(frames, classes))
+    )
+    scores = scores.astype(np.float32)
+    scores[np.arange(frames), path] = -np.inf
+    logits = np.stack([scores] * len(margins))
+    lead = np.float32(margins)[:, None]
+    logits[:, np.arange(frames), path] = scores.max(axis=1) + lead
+    size = len(margins)
+    lengths = np.full(size, frames, np.int32), np.full(size, num_labels, np.int32)
+    return Batch(logits, np.stack([labels] * size), *lengths, 0)
+
+
+def trained(batch, rng):
+    """One path leads by 12 nats in every frame, and is what the labels say."""
+    _, frames, classes = batch.logits.shape
+    return sure(frames, classes, batch.labels.shape[1], [12], is_tied=False)
+
+
 def untrained(batch, rng):
     """All classes alike, so paths are counted: the sum outgrows its first term by far.
 
@@ -188,6 +216,7 @@ CASES = (
         "precision",
         change=confident_wrong,
     ),
+    _case("sure", (1, 1000, 1024, 25), "ahead by 12", "precision", change=trained),
     _case("very_long", (1, 20000, 32, 2000), "2 N(0,1)", "precision", scale=2.0),
     _case("char", (32, 1000, 32, 100), "speech, characters", "bench", is_ragged=True),
     _case("wordpiece", (16, 400, 1024, 50), "speech", "bench", is_ragged=True),

@@ -111,7 +111,7 @@ def enter(
     )
     places = (scores, PartitionSpec(*leading, None), leading, leading)
     if mesh is not None and AxisType.Explicit in mesh.axis_types:
-        arrays = (
+        arrays: Any = (
             None
             if array is None
             else jax.reshard(array, jax.NamedSharding(mesh, place))

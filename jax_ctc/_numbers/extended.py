@@ -8,6 +8,14 @@ neither fault: it never underflows, and every operation rounds once, relatively.
     a * b : significands multiply, exponents add
     a + b : align both to the larger exponent E, then add significands
 
+A sum can also keep what its rounding lost, at the same exponent:
+
+    value = (significand + lost) * 2**exponent
+
+Where one state holds nearly everything, each frame adds to it less than it can hold,
+or the same half of an ulp again and again: over a thousand frames of a model that is
+sure, that is more than its whole loss.
+
 Significands may grow between renormalisations (see `_recursion/blocked`); the
 exponent alone says how large a number is, up to that growth. Exponent ZERO, and no
 other, means the number 0.
@@ -22,12 +30,16 @@ References:
 import functools
 import math
 import operator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+
+from jax_ctc._numbers.two_floats import two_sum
 
 # Two ZEROs add up to -2**31, which int32 still holds.
 ZERO = -(2**30)
@@ -51,6 +63,17 @@ class Extended(NamedTuple):
 
     significand: Float[Array, "..."]
     exponent: Int[Array, "..."]
+    lost: Float[Array, "..."] | None = None  # by rounding; None: not kept
+
+
+def map_parts(function: Callable[..., jax.Array], value: Extended) -> Extended:
+    """Return function(part, zero) of each part, `zero` being what it holds in a 0."""
+    significand, exponent, lost = value
+    return Extended(
+        function(significand, 1),
+        function(exponent, ZERO),
+        None if lost is None else function(lost, 0),
+    )
 
 
 class _Layout(NamedTuple):
@@ -65,6 +88,27 @@ def _layout(dtype: jnp.dtype) -> _Layout:
     if dtype == jnp.float64:
         return _Layout(jnp.int64, 1023, 52)
     return _Layout(jnp.int32, 127, 23)
+
+
+def in_tree(function: Callable[[Extended], Extended], tree: Any) -> Any:
+    """Return a tree with the function of its extended-range numbers, and the rest."""
+    return jax.tree.map(
+        lambda x: function(x) if isinstance(x, Extended) else x,
+        tree,
+        is_leaf=lambda x: isinstance(x, Extended),
+    )
+
+
+def careful(value: Extended) -> Extended:
+    """Return the number, whose sums from here on keep what they lose."""
+    return value._replace(lost=jnp.zeros_like(value.significand))
+
+
+def careless(value: Extended) -> Extended:
+    """Return the number rounded once, and from here on as often as it is added to."""
+    if value.lost is None:
+        return value
+    return Extended(value.significand + value.lost, value.exponent)
 
 
 def power_of_two(exponent: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
@@ -100,9 +144,14 @@ def _exp2(fraction: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def times(a: Extended, b: Extended) -> Extended:
-    """Return a * b, and exactly 0 where either is 0 or the product is below ZERO."""
+    """Return a * b, and exactly 0 where either is 0 or the product is below ZERO.
+
+    What a lost is kept; of b nothing may be.
+    """
     return Extended(
-        a.significand * b.significand, jnp.maximum(a.exponent + b.exponent, ZERO)
+        a.significand * b.significand,
+        jnp.maximum(a.exponent + b.exponent, ZERO),
+        None if a.lost is None else a.lost * b.significand,
     )
 
 
@@ -110,21 +159,29 @@ def align(
     *terms: Extended,
 ) -> tuple[Int[Array, "..."], tuple[Float[Array, "..."], ...]]:
     """Return the largest exponent, and each term over 2**exponent."""
-    exponent = terms[0].exponent
-    for term in terms[1:]:
-        exponent = jnp.maximum(exponent, term.exponent)
-    dtype = terms[0].significand.dtype
-    aligned = (
-        term.significand * power_of_two(term.exponent - exponent, dtype)
-        for term in terms
-    )
-    return exponent, tuple(aligned)
+    exponent = _largest_exponent(terms)
+    return exponent, tuple(x.significand * _weight(x, exponent) for x in terms)
 
 
 def plus(*terms: Extended) -> Extended:
     """Return the sum, aligned to the largest exponent; that term enters whole."""
     exponent, aligned = align(*terms)
-    return Extended(functools.reduce(operator.add, aligned), exponent)
+    if terms[0].lost is None:
+        return Extended(functools.reduce(operator.add, aligned), exponent)
+    carried = [x.lost * _weight(x, exponent) for x in terms if x.lost is not None]
+    total, lost = aligned[0], functools.reduce(operator.add, carried)
+    for term in aligned[1:]:
+        total, error = two_sum(total, term)
+        lost = lost + error
+    return Extended(total, exponent, lost)
+
+
+def _largest_exponent(terms: tuple[Extended, ...]) -> Int[Array, "..."]:
+    return functools.reduce(jnp.maximum, (term.exponent for term in terms))
+
+
+def _weight(term: Extended, exponent: Int[Array, "..."]) -> Float[Array, "..."]:
+    return power_of_two(term.exponent - exponent, term.significand.dtype)
 
 
 def best(*terms: Extended) -> tuple[Extended, Int[Array, "..."]]:
@@ -147,7 +204,7 @@ def maximum(*terms: Extended) -> Extended:
 
 def select(condition: Bool[Array, "..."], value: Extended) -> Extended:
     """Return the value where the condition holds, else the number 0."""
-    return Extended(value.significand, jnp.where(condition, value.exponent, ZERO))
+    return value._replace(exponent=jnp.where(condition, value.exponent, ZERO))
 
 
 def renormalise(value: Extended) -> Extended:
@@ -158,9 +215,13 @@ def renormalise(value: Extended) -> Extended:
     mantissa = (bits & ((1 << shift) - 1)) | (bias << shift)
     significand = lax.bitcast_convert_type(mantissa, value.significand.dtype)
     is_zero = value.exponent <= ZERO
+    lost = value.lost
+    if lost is not None:
+        lost = jnp.where(is_zero, 0, lost * power_of_two(-growth, lost.dtype))
     return Extended(
         jnp.where(is_zero, 1, significand),
         jnp.where(is_zero, ZERO, value.exponent + growth),
+        lost,
     )
 
 
@@ -169,4 +230,6 @@ def to_log(value: Extended) -> Float[Array, "..."]:
     value = renormalise(value)
     exponent = value.exponent.astype(value.significand.dtype)
     log_value = jnp.log(value.significand) + exponent * math.log(2)
+    if value.lost is not None:
+        log_value = log_value + value.lost / value.significand
     return jnp.where(value.exponent <= ZERO + _GUARD, -jnp.inf, log_value)

@@ -145,7 +145,7 @@ def _is_whole(context: Any) -> bool:
     return getattr(axes, "num_devices", 1) in (1, None)
 
 
-def _is_partitioned(context: Any, platform: str) -> bool:
+def _is_partitioned(context: Any, platform: str | None) -> bool:
     """Tell whether XLA asks here how to split: not on TPU, nor half inside a map."""
     axes = context.module_context.axis_context
     knows_devices = getattr(axes, "device_assignment", None) is not None

@@ -95,7 +95,7 @@ def forward_chunks(
     """Step through all frames; return the end, and how to replay them from the right.
 
     Only the carry at each chunk's left end is stored; a replay computes what `step`
-    keeps anew, one chunk at a time. One chunk runs once.
+    keeps anew, one chunk at a time, without what sums lose. One chunk runs once.
     """
     nothing = nothing_yet(source.problem)
 
@@ -105,7 +105,8 @@ def forward_chunks(
     def body(carry: tuple, start: Any) -> tuple:
         state, total = carry
         emission, total = read(source, start, plan, total)
-        return (sweep(forget, state, emission, plan)[0], total), state
+        end, _ = sweep(forget, state, emission, plan)
+        return (end, total), extended.in_tree(extended.careless, state)
 
     if plan.num_chunks == 1:
         emission, total = read(source, 0, plan, nothing)
@@ -160,7 +161,9 @@ def sweep(
     """Scan over a chunk, renormalising the carry before every R frames."""
 
     def run(carry: Any, xs: Any) -> tuple[Any, Any]:
-        return steady_scan(step, _renormalised(carry), xs, reverse=reverse)
+        return steady_scan(
+            step, extended.in_tree(extended.renormalise, carry), xs, reverse=reverse
+        )
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])
@@ -205,13 +208,4 @@ def _joined(rows: Any) -> Any:
     """Return [C, K, ...] as [C * K, ...]."""
     return jax.tree.map(
         lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), rows
-    )
-
-
-def _renormalised(carry: Any) -> Any:
-    """Renormalise the extended-range numbers in a carry; leave the rest."""
-    return jax.tree.map(
-        lambda x: extended.renormalise(x) if isinstance(x, Extended) else x,
-        carry,
-        is_leaf=lambda x: isinstance(x, Extended),
     )

@@ -25,6 +25,8 @@ from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
     advance,
+    careful,
+    careless,
     final,
     initial,
     retreat,
@@ -46,7 +48,7 @@ def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
 def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
     """Return log p of the first n labels alone, for every n from 0 to U."""
     plan = make_plan(problem, normalise=normalise)
-    step, start = alpha_step(problem), initial(problem)
+    step, start = alpha_step(problem), careful(initial(problem))
     end, total, _ = forward_chunks(source(problem), plan, step, start)
     return log_prefixes(problem, end, total)
 
@@ -57,7 +59,7 @@ def forward_backward(
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan, scores = make_plan(problem, normalise=normalise), source(problem)
     log_value, scale, replay = keep_alpha(scores, plan)
-    is_alive, beta = jnp.isfinite(log_value), final(problem)
+    is_alive, beta = jnp.isfinite(log_value), careful(final(problem))
     return log_value, gradient_of(scores, plan, replay, beta, scale, is_alive)
 
 
@@ -77,7 +79,7 @@ def posteriors(
         del start
         return posteriors_of(problem, beta, emission, alphas, scale, plan)
 
-    _, (blank, label) = replay(visit, final(problem))
+    _, (blank, label) = replay(visit, careful(final(problem)))
     frames = problem.scores.shape[1]
     return log_value, label[:frames], blank[:frames]
 
@@ -87,7 +89,7 @@ def keep_alpha(
 ) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Replay]:
     """Return log p(labels), its scale, and how to replay alpha from the right."""
     problem = source.problem
-    step, start = alpha_step(problem), initial(problem)
+    step, start = alpha_step(problem), careful(initial(problem))
     end, total, replay = forward_chunks(source, plan, step, start)
     return *log_z(problem, end, total), replay
 
@@ -97,7 +99,7 @@ def alpha_step(problem: Problem) -> Any:
 
     def step(alpha: State, emission: Emission) -> tuple[State, State]:
         alpha = advance(problem, alpha, emission)
-        return alpha, alpha
+        return alpha, careless(alpha)
 
     return step
 
@@ -146,7 +148,8 @@ def posteriors_of(
 
     def step(beta: State, frame: tuple[Emission, State]) -> tuple[State, Product]:
         emission, alpha = frame
-        return retreat(problem, beta, emission), product(alpha, beta, scale)
+        now = product(alpha, careless(beta), scale)
+        return retreat(problem, beta, emission), now
 
     beta, products = sweep(step, beta, (emission, alphas), plan, reverse=True)
     return beta, normalised(products)

@@ -96,6 +96,16 @@ def final(problem: Problem) -> State:
     return _indicators(problem, problem.num_labels, problem.num_labels - 1)
 
 
+def careful(state: State) -> State:
+    """Return the state, whose sums from here on keep what rounding loses."""
+    return State(*map(extended.careful, state))
+
+
+def careless(state: State) -> State:
+    """Return the state with what was lost added, rounded once."""
+    return State(*map(extended.careless, state))
+
+
 def zeros(problem: Problem) -> Float[Array, " B"]:
     """Return zeros made from the lengths: inside `shard_map` they vary as alpha does.
 
@@ -114,15 +124,15 @@ def pad(row: Extended, *, left: bool) -> Extended:
     """Add one state that holds 0 at the left, or at the right."""
     low, high = int(left), int(not left)
 
-    def add(x: jax.Array, fill: int) -> jax.Array:
-        return lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), (low, high, 0)))
+    def add(x: jax.Array, zero: int) -> jax.Array:
+        return lax.pad(x, jnp.asarray(zero, x.dtype), ((0, 0, 0), (low, high, 0)))
 
-    return Extended(add(row.significand, 1), add(row.exponent, ZERO))
+    return extended.map_parts(add, row)
 
 
 def take(row: Extended, states: slice) -> Extended:
     """Return some states of a row."""
-    return Extended(row.significand[:, states], row.exponent[:, states])
+    return extended.map_parts(lambda x, _: x[:, states], row)
 
 
 def held(emission: Emission, is_held: Bool[Array, " K"]) -> Emission:

@@ -26,6 +26,8 @@ from jax_ctc._recursion.blocked.likelihood import alpha_step, gradient_of
 from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
+    careful,
+    careless,
     final,
     initial,
     retreat,
@@ -51,7 +53,7 @@ def forward_backward(
         _alpha(scores, plan), _beta(scores, plan), axes=time_axes
     )
     log_value, scale = log_z(problem, end, total)
-    _, _, replay = forward_chunks(scores, plan, alpha_step(problem), alpha)
+    _, _, replay = forward_chunks(scores, plan, alpha_step(problem), careless(alpha))
     is_alive = jnp.isfinite(log_value)
     return log_value, gradient_of(scores, plan, replay, beta, scale, is_alive)
 
@@ -67,7 +69,7 @@ def _alpha(source: Source, plan: Plan) -> Leg:
         low = total.low + (lost + own.low)
         return alpha, Total(high, low, total.is_bad | own.is_bad)
 
-    return Leg(run, (initial(problem), nothing_yet(problem)))
+    return Leg(run, (careful(initial(problem)), nothing_yet(problem)))
 
 
 def _beta(source: Source, plan: Plan) -> Leg:
@@ -80,4 +82,4 @@ def _beta(source: Source, plan: Plan) -> Leg:
     def run(beta: State) -> State:
         return backward_chunks(source, plan, step, beta)
 
-    return Leg(run, final(problem), reverse=True)
+    return Leg(run, careful(final(problem)), reverse=True)

@@ -76,8 +76,13 @@ def log_sum(*terms: Float[Array, "..."]) -> Float[Array, "..."]:
         peak = jnp.maximum(peak, term)
     is_zero = peak == -jnp.inf
     peak = lax.stop_gradient(jnp.where(is_zero, 0, peak))
-    total = sum(jnp.exp(term - peak) for term in terms)
-    return jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1, total)) + peak)
+    # What lies below the peak, and each tie but the first: next to a 1 it would round.
+    below, peaks = 0, 0
+    for term in terms:
+        is_peak = (term == peak).astype(term.dtype)
+        below, peaks = below + (jnp.exp(term - peak) - is_peak), peaks + is_peak
+    rest = below + (peaks - 1)
+    return jnp.where(is_zero, -jnp.inf, jnp.log1p(jnp.where(is_zero, 0, rest)) + peak)
 
 
 def advance(

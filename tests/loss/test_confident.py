@@ -1,0 +1,44 @@
+"""Models that are sure: each frame costs little, and the sum of all must keep it."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import jax_ctc
+from tests import contract
+from tests.cases import sure
+from tests.oracle import batch_loss_and_gradient
+
+# What runs here where none is named, and the plain one.
+DEFAULTS = {i.name for i in jax_ctc.implementations() if i.is_default} | {"blocked"}
+
+MARGINS = (5, 8, 12, 17, 30)  # of the best class over the runner-up, nats
+SHAPES = {  # T, V, U
+    "short": (50, 4, 8),
+    "binary": (1000, 4, 200),
+    "characters": (1000, 128, 25),
+    "long": (4000, 4, 25),
+    "word_pieces": (1000, 1024, 25),
+    "large": (100, 32768, 8),
+}
+
+
+@functools.cache
+def exact(shape, is_tied):
+    """Return a batch with an utterance per margin, its loss and its gradient."""
+    batch = sure(*SHAPES[shape], MARGINS, is_tied=is_tied)
+    return batch, *batch_loss_and_gradient(batch.logits, batch.labels)
+
+
+@pytest.mark.parametrize("is_tied", [False, True], ids=["random", "tied"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("implementation", sorted(DEFAULTS))
+def test_confident_models(implementation, shape, is_tied):
+    """Loss within 8 ulp, 1e-6 nats and 2e-9 nats a frame; gradients within 3e-7."""
+    batch, exact_loss, exact_gradient = exact(shape, is_tied)
+    ones = np.ones(len(MARGINS))
+    loss, gradient = contract.run(implementation, batch, cotangent=ones)
+    atol = contract.loss_atol(exact_loss, batch.logits.shape[1], "float32")
+    assert (np.abs(loss - exact_loss) <= atol).all()
+    assert np.abs(gradient - exact_gradient).max() <= 3e-7
