@@ -119,7 +119,8 @@ def forward(
     marks = None
     if has_marks:
         marks = jax.tree.map(
-            lambda x: _like(x, (tiles, specs.blocks, *column)), extended.careless(alpha)
+            lambda x: _like(x, (tiles, specs.blocks, *column)),
+            alpha._replace(lost=None),
         )
     of_alpha = jax.tree.map(specs.of_tile, alpha)
     return pl.pallas_call(
@@ -202,7 +203,7 @@ def _forward(
     """Alpha of one block. All arguments but the first are memory."""
     _begin(begin, now)
     if marks is not None:
-        jax.tree.map(_copy_block, extended.careless(now), marks)
+        _store(marks, (0, 0), map_numbers(extended.careless, _load(now, ())))
     emission, own = _reader(cut, frames, of_blank, pl.program_id(1))
     can_skip = frames.can_skip[0] != 0
 
@@ -242,7 +243,9 @@ def _backward(
 
     def frame(k: Any, beta: Column) -> Column:
         t = cut.block - 1 - k
-        blank, label = product(_load(alphas, (t,)), beta, scale)
+        blank, label = product(
+            _load(alphas, (t,)), map_numbers(extended.careless, beta), scale
+        )
         met.label[0, t] = label
         blank = jnp.sum(blank, axis=0)
         sums.blank[t] = blank
@@ -299,10 +302,6 @@ def _begin(begin: Extended, now: Extended) -> None:
 
 def _copy(source: Any, to: Any) -> None:
     to[0] = source[...]
-
-
-def _copy_block(source: Any, to: Any) -> None:
-    to[0, 0] = source[...]
 
 
 def _load(memory: Extended, place: tuple) -> Column:

@@ -10,18 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._lattice import emissions
-from jax_ctc._lattice.emissions import Source
-from jax_ctc._lattice.frames import from_bits, to_bits
+from jax_ctc._lattice import emissions, normaliser
 from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import steady_scan, vary_alike
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import ZERO, Extended
-from jax_ctc._numbers.masks import is_inside, positions
+from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.two_floats import sum_frames
 from jax_ctc._recursion.blocked.chunks import Total, log_z
 from jax_ctc._recursion.blocked.step import State, final, initial
@@ -74,7 +71,7 @@ def _up(size: int, to: int) -> int:
 def forward(problem: Problem, *, normalise: bool, **how: Any) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     plan = make_plan(problem, normalise=normalise, **how)
-    return _alpha(emissions.source(problem), plan, has_marks=False)[0]
+    return _alpha(problem, plan, has_gradient=False)[0]
 
 
 def forward_backward(
@@ -82,75 +79,73 @@ def forward_backward(
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan = make_plan(problem, normalise=normalise, **how)
-    source, slots = emissions.source(problem), plan.cut.slots
-    log_value, scale, marks = _alpha(source, plan, has_marks=True)
+    log_value, scale, kept = _alpha(problem, plan, has_gradient=True)
     is_alive = jnp.isfinite(log_value)
-    scale = spread_numbers(scale.T, slots, -ZERO)  # no utterance, no products
+    scale = spread_numbers(scale.T, plan.cut.slots, -ZERO)  # no utterance, no products
 
     def body(carry: tuple, xs: tuple) -> tuple[tuple, None]:
-        (beta, gradient), (start, marks) = carry, xs
-        frames, _ = _read(source, start, plan)
+        (beta, gradient), (start, here, marks) = carry, xs
+        first = _first_row(problem, start, plan)
+        frames, _ = _read(problem, start, here, plan)
         met, beta = kernels.backward(frames, marks, scale, beta, plan.cut)
         gradient = scores.write(
-            source,
+            problem,
             gradient,
-            _first_row(source, start, plan),
+            first,
+            here if plan.normalise else None,
             _posterior(met, problem, plan),
             is_alive,
-            normalise=plan.normalise,
         )
         return (beta, gradient), None
 
-    beta = _pack(final(problem), plan)
-    gradient = to_bits(jnp.zeros_like(problem.scores))
-    (_, gradient), _ = steady_scan(
-        body, (beta, gradient), (_starts(plan), marks), reverse=True
-    )
-    return log_value, from_bits(gradient, problem.scores.dtype)
+    beta = extended.careful(_pack(final(problem), plan))
+    carry = beta, jnp.zeros_like(problem.scores)
+    (_, gradient), _ = steady_scan(body, carry, (_starts(plan), *kept), reverse=True)
+    return log_value, gradient
 
 
 def _alpha(
-    source: Source, plan: Plan, *, has_marks: bool
-) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Any]:
-    """Return log p(labels), the scale of alpha * beta, and each chunk's marks."""
-    problem, found = source
+    problem: Problem, plan: Plan, *, has_gradient: bool
+) -> tuple[Float[Array, " B"], Int[Array, "B 1"], tuple[Normaliser, Any]]:
+    """Return log p(labels), the scale of alpha * beta, and what is kept of chunks.
+
+    Kept are each chunk's normalisers [C, B, K] and, for a gradient, its marks.
+    """
 
     def body(alpha: Extended, start: Any) -> tuple[Extended, tuple]:
-        frames, shift = _read(source, start, plan)
-        alpha, marks = kernels.forward(frames, alpha, plan.cut, has_marks=has_marks)
-        return alpha, (shift, marks)
+        first = _first_row(problem, start, plan)
+        here = normaliser.of(scores.rows_of(problem.scores, first, plan.rows))
+        frames, shift = _read(problem, start, here, plan)
+        alpha, marks = kernels.forward(frames, alpha, plan.cut, has_marks=has_gradient)
+        rows = first + positions(plan.rows)
+        is_live = rows[None, :] < problem.logit_lengths[:, None]
+        return alpha, (shift, emissions.is_bad(here, is_live), here, marks)
 
-    # Rounding is kept account of here alone: log p is what is left of it in the end.
     start = extended.careful(_pack(initial(problem), plan))
-    end, (shifts, marks) = steady_scan(body, start, _starts(plan))
+    end, (shifts, is_bad, *kept) = steady_scan(body, start, _starts(plan))
     high, low = sum_frames(shifts.reshape(-1, shifts.shape[-1]))
-    is_live = is_inside(problem.logit_lengths, problem.scores.shape[1])
-    total = Total(high, low, emissions.is_bad(found, is_live))
-    return *log_z(problem, _unpack(end, problem, plan), total), marks
+    total = Total(high, low, jnp.any(is_bad, axis=0))
+    return *log_z(problem, _unpack(end, problem, plan), total), tuple(kept)
 
 
 def _starts(plan: Plan) -> Int[Array, " C"]:
     return positions(plan.num_chunks) * plan.chunk
 
 
-def _first_row(source: Source, start: Int[Array, ""], plan: Plan) -> Int[Array, ""]:
+def _first_row(problem: Problem, start: Int[Array, ""], plan: Plan) -> Int[Array, ""]:
     """Return the first of the rows that hold a chunk; the last chunk's reach back."""
-    return jnp.minimum(start, source.problem.scores.shape[1] - plan.rows)
+    return jnp.minimum(start, problem.scores.shape[1] - plan.rows)
 
 
 def _read(
-    source: Source, start: Int[Array, ""], plan: Plan
+    problem: Problem, start: Int[Array, ""], here: Normaliser, plan: Plan
 ) -> tuple[Frames, Float[Array, "K B"]]:
     """Return a chunk as a kernel takes it, and what its frames' scores were shifted by.
 
     Frames of the neighbour are shifted by 0 here, and held by the kernel.
     """
-    problem, found = source
-    slots, first = plan.cut.slots, _first_row(source, start, plan)
+    slots, first = plan.cut.slots, _first_row(problem, start, plan)
     picked = scores.pick(problem.scores, first, plan.rows, problem.ids)
-    here = Normaliser(
-        *(lax.dynamic_slice_in_dim(x, first, plan.rows, axis=1) for x in found)
-    )
     rows = first + positions(plan.rows)
     log = emissions.lay_out(
         picked[:, :, -1:],
@@ -161,13 +156,13 @@ def _read(
     more = (0, plan.chunk - plan.rows)  # as padded frames: sure to be blank
     blank = jnp.pad(log.blank[:, :, 0], (more, (0, 0)))
     label = jnp.pad(log.label, (more, (0, 0), (0, 0)), constant_values=-jnp.inf)
-    first, _ = vary_alike((start - first)[None], label)
+    held, _ = vary_alike((start - first)[None], label)
     can_skip = problem.can_skip.astype(jnp.int32)[None]
     frames = Frames(
         blank=spread_numbers(blank, slots, 0),
         label=spread(label, slots, -jnp.inf),
         can_skip=spread(can_skip, slots, 0)[:, 0],
-        first=first,
+        first=held,
     )
     return frames, jnp.where(rows[:, None] >= start, log.log_shift, 0)
 

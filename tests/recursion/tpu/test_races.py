@@ -40,7 +40,7 @@ def both(interpret):
     cut = kernels.Cut(slots, BLOCK, True, unroll=1, interpret=interpret)
     scale = jnp.full((slots.tiles, 1, 128), -20, jnp.int32)
     end, marks = kernels.forward(frames, careful(column(slots, 0)), cut, has_marks=True)
-    return end, kernels.backward(frames, marks, scale, column(slots, U), cut)
+    return end, kernels.backward(frames, marks, scale, careful(column(slots, U)), cut)
 
 
 def test_no_races_and_nothing_uninitialised():
