@@ -38,8 +38,9 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
 
 check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
 	$(BIN)/ruff format --check
