@@ -20,9 +20,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 BIN := $(VENV)/bin
+KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench aot check format lock clean
+.PHONY: help demo test bench aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -38,9 +39,12 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
+
+ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
+	$(BIN)/python -m tools.ptx
 
 check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
 	$(BIN)/ruff format --check
@@ -75,6 +79,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per extra: make installs again only when what it was made from changes.
-$(VENV)/.%: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+$(VENV)/.%: pyproject.toml build_kernel.py $(KERNEL) $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

@@ -15,12 +15,6 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 def about() -> dict[str, Any]:
     """Return the machine, the versions and the commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "device": str(jax.devices()[0].device_kind),
         "cpu": cpu(),
@@ -28,8 +22,18 @@ def about() -> dict[str, Any]:
         "machine": platform.platform(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Return the commit, as Git tells it; or JAX_CTC_COMMIT, of a copy without Git."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("JAX_CTC_COMMIT", "unknown")
+    return run.stdout.strip()
 
 
 def cpu() -> str:

@@ -35,6 +35,7 @@ from benchmarks.contenders import MODES
 from benchmarks.contenders.on_jax import LOSSES, Loss, in_mode, ours
 from benchmarks.names import unknown
 from jax_ctc import _recursion
+from jax_ctc._output.whole import write_whole
 from tests.cases import Case, named, tagged
 
 _BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
@@ -46,7 +47,7 @@ class Options:
 
     case: str = "char"
     target: tuple[str, ...] = ("H100 x 1", "v5e x 1")
-    impl: tuple[str, ...] = ("blocked", "scan", "optax")
+    impl: tuple[str, ...] = ("cuda", "blocked", "scan", "optax")
     mode: tuple[str, ...] = MODES
     out: pathlib.Path = pathlib.Path("out/kernels.jsonl")
 
@@ -63,6 +64,7 @@ def main(options: Options) -> int:
         for target in options.target
         for mode in options.mode
         for impl in options.impl
+        if _is_for(impl, target)
     ]
     with tempfile.TemporaryDirectory() as folder:
         dump_schedules(pathlib.Path(folder))
@@ -73,8 +75,8 @@ def main(options: Options) -> int:
             ]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     where = about()
-    with options.out.open("w") as file:
-        file.writelines(json.dumps(row | where) + "\n" for row in rows)
+    text = "".join(json.dumps(row | where) + "\n" for row in rows)
+    write_whole(options.out, text)
     Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
     print(f"{len(rows)} rows in {options.out}")
     return 0
@@ -96,6 +98,12 @@ def find_fault(options: Options) -> str | None:
         if targets.missing(name):
             return f"--target {name}: {targets.missing(name)}"
     return None
+
+
+def _is_for(impl: str, target: str) -> bool:
+    """Tell whether an implementation is for a target: a guest is for one platform."""
+    guest = _recursion.GUESTS.get(impl)
+    return guest is None or targets.TARGETS[target][0] == guest.PLATFORM
 
 
 def dump_schedules(folder: pathlib.Path) -> None:
@@ -190,12 +198,17 @@ def table(rows: list[dict[str, Any]]) -> Table:
             row["target"],
             row["mode"],
             row["impl"],
-            f"{row['launches']:.1f}",
+            rate(row["launches"]),
             f"{row['temporaries'] / 1e6:.1f}",
             f"{row['cycles']:,.0f}" if "cycles" in row else "",
             f"{row['bundles']:,.0f}" if "bundles" in row else "",
         )
     return out
+
+
+def rate(launches: float) -> str:
+    """Write launches per frame: a kernel of all frames has a few in thousands."""
+    return f"{launches:.1f}" if launches > 0.1 else f"{launches:.3f}"
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.measure import held
 from benchmarks.sweeps import SWEEPS
 
 Row = dict[str, Any]
 
-OURS = next(iter(CONTENDERS))
 _JUDGES = ("optax", "torch")
-RIVALS = ("optax", "torch", "tf_sparse", "tf_dense", "keras")
+RIVALS = ("blocked", "optax", "torch", "tf_sparse", "tf_dense", "keras")
 TITLES = {
+    "blocked": "ours in plain XLA",
     "tf_sparse": "TensorFlow, sparse",
     "tf_dense": "TensorFlow, dense",
     "keras": "Keras",
@@ -31,15 +32,17 @@ class Record:
     def __init__(self, rows: list[Row]):
         """Tell cases from sweeps."""
         self.first = rows[0]
+        timed = (row["impl"] for row in rows if "seconds" in row)
+        self.ours = next(timed, rows[0]["impl"])  # which ratios are of
         self.rows = [row for row in rows if "sweep" not in row]
         self.swept = [row for row in rows if "sweep" in row]
         self.cases = list(dict.fromkeys(row["case"] for row in self.rows))
         self._by_key = {(r["case"], r["mode"], r["impl"]): r for r in self.rows}
         for case in self.cases:
-            if "seconds" not in self.get(case, OURS):
+            if "seconds" not in self.get(case, self.ours):
                 raise ValueError(
-                    f"the record has no time of {OURS} on {case}, value and gradient: "
-                    "measure all cases, modes and contenders with make bench"
+                    f"the record has no time of {self.ours} on {case}, value and "
+                    "gradient: measure all cases, modes and contenders with make bench"
                 )
 
     def get(self, case: str, name: str, mode: str = "value_and_grad") -> Row:
@@ -49,7 +52,7 @@ class Record:
     def rivals(self) -> list[str]:
         """Return the rivals that were timed in any case."""
         timed = {row["impl"] for row in self.rows if "seconds" in row}
-        return [name for name in RIVALS if name in timed]
+        return [name for name in RIVALS if name in timed and name != self.ours]
 
 
 def cases(rows: list[Row]) -> str:
@@ -59,8 +62,10 @@ def cases(rows: list[Row]) -> str:
     times = []
     for case in record.cases:
         ratios = [record.get(case, name).get("ratio") for name in rivals]
-        time = milliseconds(record.get(case, OURS))
-        times.append([case, sizes(record.get(case, OURS)), time, *map(factor, ratios)])
+        time = milliseconds(record.get(case, record.ours))
+        times.append(
+            [case, sizes(record.get(case, record.ours)), time, *map(factor, ratios)]
+        )
     for mode, title in _MODES.items():
         means = [
             mean(record.get(case, name, mode).get("ratio") for case in record.cases)
@@ -130,7 +135,7 @@ def sweeps(rows: list[Row]) -> str:
         if not some:
             continue
         names = [n for n in CONTENDERS if any(row["impl"] == n for row in some)]
-        held = ", ".join(f"{LETTERS[k]} = {v}" for k, v in sweep.others.items())
+        others = ", ".join(f"{LETTERS[k]} = {v}" for k, v in sweep.others.items())
         told = [
             n for n in names if any(r["impl"] == n and "temporaries" in r for r in some)
         ]
@@ -147,7 +152,10 @@ def sweeps(rows: list[Row]) -> str:
                 ]
             )
         headings = [letter, *(f"{n}, ms" for n in names), *(f"{n}, MB" for n in told)]
-        parts += [f"{letter}, where {held}:", table([*headings, "note"], body, left=0)]
+        parts += [
+            f"{letter}, where {others}:",
+            table([*headings, "note"], body, left=0),
+        ]
     return "\n\n".join([*parts, source(record.first)])
 
 
@@ -211,8 +219,8 @@ def seconds(time: float | None) -> str:
 
 
 def megabytes(row: Row) -> str:
-    """Return what the compiler says of temporaries."""
-    return f"{row['temporaries'] / 1e6:.1f}" if "temporaries" in row else "–"
+    """Return what is held besides arguments and results, kernels' own included."""
+    return f"{held(row) / 1e6:.1f}" if "temporaries" in row else "–"
 
 
 def error(row: Row) -> str:
@@ -221,7 +229,7 @@ def error(row: Row) -> str:
 
 
 def _costs(record: Record, case: str) -> list[str]:
-    ours, optax, torch = (record.get(case, n) for n in (OURS, "optax", "torch"))
+    ours, optax, torch = (record.get(case, n) for n in (record.ours, "optax", "torch"))
     return [
         *(case, megabytes(ours), megabytes(optax)),
         *(error(row) for row in (ours, optax, torch)),
@@ -245,11 +253,11 @@ def _faster(record: Record, mode: str) -> str:
 
 def _over(record: Record, case: str, what: str) -> float | None:
     """Return Optax's temporaries over ours, or our lowering and compiling over its."""
-    ours, optax = (record.get(case, name) for name in (OURS, "optax"))
+    ours, optax = (record.get(case, name) for name in (record.ours, "optax"))
     if not {"compile_s", "temporaries"} <= ours.keys() & optax.keys():
         return None
     if what == "temporaries":
-        return optax["temporaries"] / ours["temporaries"]
+        return held(optax) / held(ours)
     return _building(ours) / _building(optax)
 
 

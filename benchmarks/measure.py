@@ -15,6 +15,8 @@ from tests.oracle import batch_loss_and_gradient
 _AGREEMENT = 5e-2
 # Seconds for one contender on one batch, or a rival of minutes would take hours.
 _PATIENCE = 60
+# Before each run: threads of the one before may still hold a core.
+_PAUSE = 0.02
 
 
 class Bench:
@@ -61,9 +63,14 @@ class Bench:
                 row["note"] = shortage(program, available())
                 if row["note"]:
                     continue
+                if program.kernel_bytes:
+                    program.kernel_bytes()
                 start = time.perf_counter()
                 result = program.run()
                 spent[name] = time.perf_counter() - start
+                result = program.fetch(result)
+                if program.kernel_bytes:
+                    row["kernel_bytes"] = program.kernel_bytes()
             except Exception as error:  # a row in the table, not the end
                 lines = str(error).splitlines() or [""]
                 row["note"] = f"failed: {type(error).__name__}: {lines[0][:80]}"
@@ -80,6 +87,9 @@ class Bench:
             programs[name] = program
         seconds = interleave(programs, rounds, spent)
         for row in rows:
+            program = programs.get(row["impl"])
+            if program and program.profile:
+                row["device_ms"], row["launches"] = program.profile()
             if row["impl"] in seconds:
                 times = row["seconds"] = seconds[row["impl"]]
                 row["ratio"] = ratio(times, next(iter(seconds.values())))
@@ -116,9 +126,8 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Run every program once a round, after one round that does not count.
 
-    In another order each round: the threads of one may still spin, and hold a core,
-    when the next one starts. Who has spent a minute, `spent` before included, takes no
-    further turn once it has been timed.
+    In another order each round, so that noise falls on all alike. Who has spent a
+    minute, `spent` before included, takes no further turn once it has been timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     spent = dict.fromkeys(programs, 0.0) | (spent or {})
@@ -127,6 +136,7 @@ def interleave(
         for name in order.permutation(list(programs)):
             if spent[name] > _PATIENCE and (count == 0 or seconds[name]):
                 continue
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             programs[name].run()
             time_taken = time.perf_counter() - start
@@ -137,9 +147,17 @@ def interleave(
 
 
 def ratio(theirs: list[float], ours: list[float]) -> float:
-    """Return the median, over the rounds that both ran, of their time over ours."""
+    """Return their fastest round over ours, of the rounds that both ran.
+
+    Noise only ever adds, and to a short time it adds more.
+    """
     both = min(len(theirs), len(ours))
-    return float(np.median(np.asarray(theirs[:both]) / np.asarray(ours[:both])))
+    return min(theirs[:both]) / min(ours[:both])
+
+
+def held(row: dict[str, Any]) -> int:
+    """Return the bytes that a run holds besides arguments and results."""
+    return row["temporaries"] + row.get("kernel_bytes", 0)
 
 
 def _parts(result: Any) -> tuple[Any, ...]:

@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import jax
+
 from benchmarks.contenders import Program
 
 _MEMINFO = pathlib.Path("/proc/meminfo")
@@ -10,6 +12,9 @@ _MEMINFO = pathlib.Path("/proc/meminfo")
 
 def available() -> int:
     """Return the bytes that are free here, or all there are where nobody tells."""
+    on_device = jax.devices()[0].memory_stats()
+    if on_device and "bytes_limit" in on_device:
+        return on_device["bytes_limit"] - on_device["bytes_in_use"]
     if _MEMINFO.exists():
         for line in _MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):

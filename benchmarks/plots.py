@@ -1,5 +1,6 @@
 """Pictures of a record: how much slower the rivals are, and how cost grows."""
 
+import io
 import math
 import pathlib
 from typing import Any
@@ -8,16 +9,22 @@ import numpy as np
 
 from benchmarks.contenders import CONTENDERS, MODES
 from benchmarks.sweeps import SWEEPS
+from jax_ctc._output.whole import write_whole
 
 Rows = list[dict[str, Any]]
 
-_COLOURS = dict(
-    zip(
-        CONTENDERS,
-        ("#000000", "#999999", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
-        strict=True,
-    )
-)
+_COLOURS = {
+    "cpu": "#000000",
+    "cuda": "#000000",  # never beside the one for CPUs
+    "blocked": "#56b4e9",
+    "scan": "#999999",
+    "optax": "#0072b2",
+    "torch": "#d55e00",
+    "torch_cudnn": "#7a3300",
+    "tf_sparse": "#009e73",
+    "tf_dense": "#cc79a7",
+    "keras": "#e69f00",
+}
 _TITLES = {"value": "loss", "value_and_grad": "loss and gradient"}
 _SIZES = {"T": "frames T", "U": "labels U", "V": "classes V", "B": "utterances B"}
 
@@ -32,7 +39,9 @@ def plot(rows: Rows, record: pathlib.Path) -> list[pathlib.Path]:
     for name, (draw, some, fewest) in pictures.items():
         if len({row["impl"] for row in some if "seconds" in row}) >= fewest:
             paths.append(record.with_name(f"{record.stem}_{name}.png"))
-            draw(some).savefig(paths[-1], dpi=100)
+            picture = io.BytesIO()
+            draw(some).savefig(picture, dpi=100)
+            write_whole(paths[-1], picture.getvalue())
     return paths
 
 

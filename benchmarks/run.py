@@ -3,10 +3,13 @@
     python -m benchmarks.run --case char ocr --impl blocked optax --mode value
     python -m benchmarks.run --case --sweep T U V B
 
-One JSON line per row goes to --out as soon as it is known; a table to the terminal, and
-pictures beside --out. `time` is the median with the quartiles, `ratio` the median over
-rounds of the contender's time over that of the first contender in the same round:
-above 1 means that the first is faster.
+One JSON line per row goes to --out, and as soon as it is known to --out with ".part"
+behind its name, which stays if the run is ended early; a table to the terminal, and
+pictures beside --out. `time` is the median with the quartiles, `ratio` the contender's
+fastest round over that of the first contender: above 1 means that the first is faster.
+`MB` is what XLA holds besides arguments and results, and what a kernel holds itself.
+On a GPU `device` is the milliseconds, and the operations launched, that a profiler saw
+there in one run; `time` has the host's part too.
 """
 
 import dataclasses
@@ -23,8 +26,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.about import about
-from benchmarks.contenders import CONTENDERS, MODES, SWEPT
-from benchmarks.measure import Bench
+from benchmarks.contenders import CONTENDERS, MODES, SWEPT, here
+from benchmarks.measure import Bench, held
 from benchmarks.names import unknown
 from benchmarks.plots import plot
 from benchmarks.sweeps import ROUNDS, SWEEPS
@@ -40,13 +43,13 @@ class Options:
     sweep: tuple[str, ...] = ()
     """Sizes to double, value and gradient: T U V B."""
     impl: tuple[str, ...] = ()
-    """Contenders; by default all on cases, and blocked, optax and torch on sweeps."""
+    """Contenders; by default all on cases, ours, optax and torch on sweeps."""
     mode: tuple[str, ...] = MODES
     """Modes of the cases."""
     rounds: int = 11
     """How often every contender runs a case; a sweep at most 3 times."""
     out: pathlib.Path = pathlib.Path("out/bench.jsonl")
-    """The record; an old one is overwritten."""
+    """The record; an old one is replaced when all is measured."""
 
 
 def main(options: Options) -> int:
@@ -57,8 +60,11 @@ def main(options: Options) -> int:
         return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows, where = [], about()
+    draft = options.out
+    if not draft.exists() or draft.is_file():  # nothing is renamed over a device
+        draft = draft.with_name(f"{draft.name}.part")
     with (
-        options.out.open("w") as file,
+        draft.open("w") as file,
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         task = progress.add_task("", total=None)
@@ -68,6 +74,7 @@ def main(options: Options) -> int:
             file.writelines(json.dumps(row | where) + "\n" for row in some)
             file.flush()  # whatever kills the next one, these are kept
             rows += some
+    draft.replace(options.out)
     # A pipe has no width of its own, and a cut figure is no figure.
     Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
     for path in (options.out, *plot(rows, options.out)):
@@ -103,7 +110,7 @@ def measure(
         bench = Bench(named(name), {"case": name})
         for mode in options.mode:
             say(f"{name}: {mode}")
-            yield bench.measure(mode, options.impl or CONTENDERS, options.rounds)
+            yield bench.measure(mode, options.impl or here(CONTENDERS), options.rounds)
     for letter in options.sweep:
         trusted: set[str] = set()
         for case in SWEEPS[letter].cases():
@@ -111,7 +118,7 @@ def measure(
             bench = Bench(case, {"case": case.name, "sweep": letter}, precise=False)
             rows = bench.measure(
                 "value_and_grad",
-                options.impl or SWEPT,
+                options.impl or here(SWEPT),
                 min(options.rounds, ROUNDS),
                 trusted,
             )
@@ -124,20 +131,33 @@ def table(rows: list[dict[str, Any]]) -> Table:
     out = Table()
     for heading in ("case", "mode", "impl", "time, ms", "ratio", "compile, s", "MB"):
         out.add_column(heading, no_wrap=True)
+    is_on_gpu = any("device_ms" in row for row in rows)
+    if is_on_gpu:
+        out.add_column("device, ms (launches)", no_wrap=True)
     out.add_column("gradient error")
     out.add_column("note")
     for row in rows:
         cells = ["", ""]
         if "seconds" in row:
             low, middle, high = np.percentile(row["seconds"], [25, 50, 75]) * 1e3
-            cells = [f"{middle:.1f} ({low:.1f}-{high:.1f})", f"{row['ratio']:.2f}"]
+            cells = [f"{middle:.2f} ({low:.2f}-{high:.2f})", f"{row['ratio']:.2f}"]
         cells += [
             f"{row['compile_s']:.1f}" if "compile_s" in row else "",
-            f"{row['temporaries'] / 1e6:.1f}" if "temporaries" in row else "",
+            f"{held(row) / 1e6:.1f}" if "temporaries" in row else "",
+        ]
+        if is_on_gpu:
+            cells.append(_on_device(row))
+        cells += [
             f"{row['gradient_error']:.1e}" if "gradient_error" in row else "",
         ]
         out.add_row(row["case"], row["mode"], row["impl"], *cells, row.get("note", ""))
     return out
+
+
+def _on_device(row: dict[str, Any]) -> str:
+    if "device_ms" not in row:
+        return ""
+    return f"{row['device_ms']:.3f} ({row['launches']:,.0f})"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import tyro
 
 from benchmarks.markdown import TABLES
+from jax_ctc._output.whole import write_whole
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks/results/cpu.jsonl"
@@ -55,7 +56,7 @@ def main(options: Options) -> int:
                 file=sys.stderr,
             )
         else:
-            path.write_text(text)
+            write_whole(path, text)
             print(f"wrote {path}")
     return 1 if options.check and stale else 0
 

@@ -64,6 +64,23 @@ dnn_version_info { major: 9 minor: 10 patch: 0 }
 device_description_str: "H100 SXM"
 """
 
+# And of an A100 SXM with 80 GB.
+_A100 = _H100
+for _old, _new in {
+    "shared_memory_per_core: 233472": "shared_memory_per_core: 167936",
+    "shared_memory_per_block_optin: 232448": "shared_memory_per_block_optin: 166912",
+    "core_count: 132": "core_count: 108",
+    "fpus_per_core: 128": "fpus_per_core: 64",
+    "memory_bandwidth: 3350000000000": "memory_bandwidth: 2039000000000",
+    "l2_cache_size: 52428800": "l2_cache_size: 41943040",
+    "clock_rate_ghz: 1.98": "clock_rate_ghz: 1.41",
+    "{ major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }": (
+        "{ major: 8 minor: 0 }"
+    ),
+    "H100 SXM": "A100 SXM",
+}.items():
+    _A100 = _A100.replace(_old, _new)
+
 # By name: the platform, and what `get_topology_desc` is told.
 TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
     "v5e x 1": (
@@ -88,6 +105,10 @@ TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
     "H100 x 1": (
         "cuda",
         {"topology_name": "aot", "target_config": _H100, "topology": "1x1x1"},
+    ),
+    "A100 x 1": (
+        "cuda",
+        {"topology_name": "aot", "target_config": _A100, "topology": "1x1x1"},
     ),
     "H100 x 8": (
         "cuda",

@@ -10,10 +10,22 @@ from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._alignment.viterbi import ctc_align
 from jax_ctc._checks.lengths import lengths_from_paddings, minimum_frames
 from jax_ctc._checks.status import Status, explain, raise_if
+from jax_ctc._decoding.beam_chunks import beam_search_chunks
+from jax_ctc._decoding.beam_search import beam_search_decode
+from jax_ctc._decoding.errors import label_errors
 from jax_ctc._decoding.greedy import greedy_decode
-from jax_ctc._decoding.records import Hypotheses
+from jax_ctc._decoding.hotwords import Hotwords
+from jax_ctc._decoding.ngram import NGram
+from jax_ctc._decoding.records import (
+    BeamHypotheses,
+    EditCounts,
+    Hypotheses,
+    SettledLabels,
+)
+from jax_ctc._decoding.words import WordNGram
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
+from jax_ctc._loss.linear import linear_ctc_loss, linear_ctc_loss_with_status
 from jax_ctc._loss.losses import (
     check_batch,
     ctc_loss,
@@ -26,17 +38,25 @@ from jax_ctc._recursion import implementations
 from jax_ctc._recursion.contract import Implementation
 
 __all__ = [
+    "BeamHypotheses",
     "CTCAlignment",
     "CTCPosteriors",
     "CTCSamples",
+    "EditCounts",
     "Finding",
+    "Hotwords",
     "Hypotheses",
     "Implementation",
+    "NGram",
     "Report",
+    "SettledLabels",
     "Status",
     "TokenSpan",
     "Utterance",
+    "WordNGram",
     "alignment_entropy",
+    "beam_search_chunks",
+    "beam_search_decode",
     "check_batch",
     "ctc_align",
     "ctc_align_chunks",
@@ -48,7 +68,10 @@ __all__ = [
     "explain",
     "greedy_decode",
     "implementations",
+    "label_errors",
     "lengths_from_paddings",
+    "linear_ctc_loss",
+    "linear_ctc_loss_with_status",
     "minimum_frames",
     "plot_alignment",
     "raise_if",

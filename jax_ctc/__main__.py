@@ -1,22 +1,33 @@
-"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch."""
+"""`python -m jax_ctc diagnose FILE.npz`: the doctor on a saved batch; and `check`."""
 
 import argparse
 import io
 import json
 import pathlib
 import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_ctc._diagnose import Report, diagnose
+from jax_ctc._output.visible import visible
+from jax_ctc._output.whole import write_whole
+from jax_ctc._self_check.command import add_to as add_check
 
 _ARRAYS = ("logits", "labels", "logit_lengths", "label_lengths")
+_NO_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's error of that kind starts
 _ONE_ARRAY = b"\x93NUMPY"  # how an .npy file starts
+# What a reader of zip files, or NumPy's of headers, says to bytes that are not theirs.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, SyntaxError),
+    tokenize.TokenError,
+)
 _OPTIONS = ("blank_id", "inputs", "vocabulary")
 _EPILOG = """\
 FILE.npz holds the arguments of jax_ctc.diagnose by their names: logits and labels, and
@@ -31,27 +42,57 @@ Exit code: 0 nothing above note, 1 findings above note, 2 the file or an option 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _diagnose(options: argparse.Namespace) -> int:
     try:
+        _check_page(options)
         report = diagnose(**load(options.file, options))
     except (OSError, TypeError, ValueError) as error:
         name = getattr(error, "filename", None) or options.file
-        text = getattr(error, "strerror", None) or error
-        print(f"{name}: {text}", file=sys.stderr)
-        return 2
+        return _fail(f"{name}: {getattr(error, 'strerror', None) or error}")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
+            raise
+        return _fail(
+            f"{options.file}: too large for the memory here; save fewer utterances"
+            f" ({error})"
+        )
     try:
         if options.html:
-            page = report.to_html(track=_track)
-            options.html.write_text(page, encoding="utf-8")
+            write_whole(options.html, report.to_html(track=_track))
         if options.json:
             _print_json(report)
         else:
             _print(report)
             if options.html:
-                print(f"saved {options.html}")
+                print(visible(f"saved {options.html}"))
     except (ModuleNotFoundError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        return _fail(str(error))
     return 1 if report.codes() else 0
+
+
+def _fail(text: str) -> int:
+    """Say in one line what is wrong, whoever named the file or what is in it."""
+    print(visible(text), file=sys.stderr)
+    return 2
+
+
+def _check_page(options: argparse.Namespace) -> None:
+    """Raise where the page would be written over what it is made of."""
+    page = options.html
+    for path in (options.file, options.vocabulary):
+        if page and path and page.exists() and path.exists() and page.samefile(path):
+            raise _Unfit(page, "--html would write the page over a file that it reads")
+
+
+class _Unfit(ValueError):
+    """A file that cannot serve, by name: it is not always the batch."""
+
+    def __init__(self, path: pathlib.Path, text: str) -> None:
+        super().__init__(text)
+        self.filename, self.strerror = path, text
 
 
 def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -70,7 +111,7 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
         try:
             with np.load(stream, allow_pickle=False) as file:
                 found = {name: _member(file, name) for name in file.files}
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"damaged: {error}; save the batch once more") from error
     found = {name: array for name, array in found.items() if array is not None}
     known = (*_ARRAYS, *_OPTIONS)
@@ -88,7 +129,7 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(
             f"lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}"
         )
-    arguments = {name: _array(array) for name, array in found.items()}
+    arguments: dict[str, Any] = {n: _array(array) for n, array in found.items()}
     for name in _OPTIONS[:2]:
         if name in arguments:
             if arguments[name].ndim:
@@ -100,12 +141,27 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
     if "vocabulary" in arguments:
         arguments["vocabulary"] = arguments["vocabulary"].tolist()
     if options.vocabulary:
-        text = options.vocabulary.read_text(encoding="utf-8")
-        arguments["vocabulary"] = text.removesuffix("\n").split("\n")
+        arguments["vocabulary"] = _names(options.vocabulary)
     for name in _OPTIONS[:2]:
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     return arguments
+
+
+def _names(path: pathlib.Path) -> list[str]:
+    """Return the lines of a file of names.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a mark in front is no name
+    except UnicodeDecodeError as error:
+        raise _Unfit(
+            path, f"not UTF-8, at byte {error.start}; save it as UTF-8"
+        ) from error
+    return text.removesuffix("\n").split("\n")
 
 
 def _member(file: Any, name: str) -> np.ndarray | None:
@@ -124,7 +180,9 @@ def _member(file: Any, name: str) -> np.ndarray | None:
                 f"{name} holds Python objects; save an array of numbers, and leave out"
                 " what is None"
             ) from error
-        raise ValueError(f"{name} is damaged: {error}") from error
+        # NumPy has advice for files that one trusts, which nobody should follow here.
+        detail = "" if "pickle" in str(error) else f": {error}"
+        raise ValueError(f"{name} is damaged{detail}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} is no array, as np.savez writes them")
     return array
@@ -215,6 +273,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PAGE.html",
         help="also save one self-contained page, with pictures",
     )
+    command.set_defaults(run=_diagnose)
+    add_check(commands)
     return parser
 
 

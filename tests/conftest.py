@@ -28,6 +28,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "fast: together under a minute, for the edit loop (-m fast)"
     )
+    config.addinivalue_line(
+        "markers", "structure: of what is computed, not how exactly; compiled quickly"
+    )
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -42,6 +45,15 @@ def strict_jax(request):
         return
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Let XLA optimise less where a test is about structure: half the time."""
+    is_quick = request.node.get_closest_marker("structure") is not None
+    jax.config.update("jax_disable_most_optimizations", is_quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -159,3 +159,31 @@ def test_time_sharding_sends_columns(name):
         ("collective-permute", 4),
     }
     assert max(size for c in found for size in c.sizes) < B * T / 4
+
+
+def read_all(scores, lengths):
+    """A beam search with the truth, times and all."""
+    return jax_ctc.beam_search_decode(
+        scores, lengths, num_hypotheses=2, max_labels=16, rerank=True, times=True
+    )
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["jit", "shard_map"])
+@pytest.mark.parametrize("name", [needs("v5e x 8"), needs("H100 x 8")])
+def test_a_sharded_beam_search_sends_nothing(name, mapped):
+    """No collective, and nothing of the size of the scores is held."""
+    mesh, split = targets.mesh_of(name, data=8), PartitionSpec("data")
+    function = read_all
+    if mapped:
+        function = jax.shard_map(
+            read_all, mesh=mesh, in_specs=(split, split), out_specs=split
+        )
+    compiled = targets.compile_for(
+        mesh,
+        function,
+        ((8 * B, 200, V), jnp.float32, split),
+        ((8 * B,), jnp.int32, split),
+    )
+    found = hlo.collectives(compiled.as_text())
+    assert [c for c in found if mapped or c.name != "all-gather"] == []
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.5 * (B * 200 * V * 4)

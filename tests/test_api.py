@@ -40,7 +40,11 @@ def test_docstring(name):
     for section in ("Args:", "Returns:", "Raises:", "Example:", ">>>"):
         if section == "Returns:" and returns_nothing:
             continue
+        if section == "Args:" and not inspect.signature(function).parameters:
+            continue
         assert section in text, f"{name} lacks {section}"
+    if "Args:" not in text:
+        return
     arguments = text.split("Args:")[1].split("Returns:")[0]
     for parameter in inspect.signature(function).parameters:
         assert re.search(rf"^ +{parameter}: ", arguments, re.M), parameter
@@ -54,7 +58,9 @@ def test_arrays_are_positional_and_options_are_not(name):
             *("blank_id", "infeasible", "implementation", "weights", "axis_name"),
             *("num_samples", "vocabulary", "separator", "format", "name", "duration"),
             *("title", "inputs", "every", "keep", "on_report", "most_reports"),
-            *("vocab_axis", "time_axis"),
+            *("vocab_axis", "time_axis", "beam_width", "num_hypotheses", "times"),
+            *("language_model", "lm_weight", "label_bonus", "hotwords", "max_labels"),
+            *("rerank", "on_settled", "separator_id", "offset"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 

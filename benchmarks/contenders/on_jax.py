@@ -12,6 +12,8 @@ import optax
 
 import jax_ctc
 from benchmarks.contenders.program import Program
+from benchmarks.contenders.trace import profiled
+from jax_ctc._recursion.cpu import library
 from tests.cases import Batch
 
 Loss: TypeAlias = Callable[..., jax.Array]
@@ -36,15 +38,25 @@ def jax_program(name: str, batch: Batch, mode: str) -> Program:
     compiled = lowered.compile()
     end = time.perf_counter()
     memory = compiled.memory_analysis()
+
+    def run() -> Any:
+        return jax.block_until_ready(compiled(*arrays))
+
     return Program(
-        run=lambda: jax.block_until_ready(compiled(*arrays)),
+        run=run,
         lower_s=middle - start,
         compile_s=end - middle,
         temporaries=memory.temp_size_in_bytes if memory else None,
         needs=memory.temp_size_in_bytes + memory.output_size_in_bytes
         if memory
         else None,
+        kernel_bytes=library.most_bytes if name == "cpu" else None,
+        profile=functools.partial(profiled, run) if _has_gpu() else None,
     )
+
+
+def _has_gpu() -> bool:
+    return jax.default_backend() == "gpu"
 
 
 def ours(implementation: str | None, blank_id: int) -> Loss:
@@ -96,6 +108,8 @@ def keras_loss(blank_id: int) -> Loss:
 
 # By name: given the blank, a loss of (logits, labels, logit_lengths, label_lengths).
 LOSSES: dict[str, Callable[[int], Loss]] = {
+    "cpu": functools.partial(ours, "cpu"),
+    "cuda": functools.partial(ours, "cuda"),
     "blocked": functools.partial(ours, "blocked"),
     "scan": functools.partial(ours, "scan"),
     "optax": optax_loss,

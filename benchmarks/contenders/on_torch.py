@@ -1,32 +1,80 @@
-"""`torch.nn.functional.ctc_loss`."""
+"""`torch.nn.functional.ctc_loss`, on the GPU where there is one."""
 
 import importlib
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders.program import Program
+from benchmarks.contenders.program import OnDevice, Program
 from tests.cases import Batch
 
+_PROFILED = 5  # runs
 
-def torch_loss(batch: Batch, mode: str) -> Program:
-    """After `log_softmax`, on all cores, eager."""
+
+def torch_loss(batch: Batch, mode: str, *, cudnn: bool = False) -> Program:
+    """After `log_softmax`, eager; on a CPU on all cores.
+
+    cuDNN takes only some batches, and PyTorch then falls back without a word.
+
+    Raises:
+        NotImplementedError: cuDNN is asked for, and does not take this batch.
+    """
     torch: Any = importlib.import_module("torch")
-    logits = torch.tensor(batch.logits, requires_grad=mode == "value_and_grad")
-    rest = [torch.tensor(array.astype(np.int64)) for array in batch[1:4]]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    logits = torch.tensor(
+        batch.logits, device=device, requires_grad=mode == "value_and_grad"
+    )
+    rest = _arguments(torch, batch, device, cudnn)
+    if cudnn:
+        log_probs = torch.log_softmax(logits, -1).transpose(0, 1)
+        if not torch._use_cudnn_ctc_loss(log_probs, *rest, batch.blank_id):
+            raise NotImplementedError("cuDNN does not take this batch")
 
     def run() -> Any:
-        log_probs = torch.log_softmax(logits, -1).transpose(0, 1)
-        loss = torch.nn.functional.ctc_loss(
-            log_probs, *rest, blank=batch.blank_id, reduction="none"
-        ).mean()
-        if mode == "value":
-            return (loss.numpy(),)
-        [gradient] = torch.autograd.grad(loss, logits)
-        return loss.detach().numpy(), gradient.numpy()
+        with torch.backends.cudnn.flags(enabled=cudnn):
+            log_probs = torch.log_softmax(logits, -1).transpose(0, 1)
+            loss = torch.nn.functional.ctc_loss(
+                log_probs, *rest, blank=batch.blank_id, reduction="none"
+            ).mean()
+            result = (loss.detach(),)
+            if mode == "value_and_grad":
+                result += tuple(torch.autograd.grad(loss, logits))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
 
     # Nobody tells, but it keeps alpha, and beta beside it, of every frame and state.
     (size, frames, _), labels = batch.logits.shape, batch.labels.shape[1]
     lattice = batch.logits.itemsize * size * frames * (2 * labels + 1)
-    needs = lattice if mode == "value" else 2 * lattice
-    return Program(run, None, None, None, needs)
+    return Program(
+        run=run,
+        lower_s=None,
+        compile_s=None,
+        temporaries=None,
+        needs=lattice if mode == "value" else 2 * lattice,
+        profile=(lambda: _profile(torch, run)) if device == "cuda" else None,
+        fetch=lambda result: tuple(part.cpu().numpy() for part in result),
+    )
+
+
+def _arguments(torch: Any, batch: Batch, device: str, cudnn: bool) -> list[Any]:
+    """Return labels and lengths as the native kernels, or cuDNN's, take them."""
+    if not cudnn:
+        return [torch.tensor(x.astype(np.int64), device=device) for x in batch[1:4]]
+    inside = np.arange(batch.labels.shape[1]) < batch.label_lengths[:, None]
+    arrays = batch.labels[inside], batch.logit_lengths, batch.label_lengths
+    return [torch.tensor(x.astype(np.int32)) for x in arrays]
+
+
+def _profile(torch: Any, run: Any) -> OnDevice:
+    """Add up what the GPU did; the first of two turns is the profiler's own start."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    events: list[Any] = []
+    for _ in range(2):
+        with torch.profiler.profile(activities=activities) as profiler:
+            for _ in range(_PROFILED):
+                run()
+        cuda = torch.autograd.DeviceType.CUDA
+        events = [e for e in profiler.events() if e.device_type == cuda]
+    total = sum(event.time_range.elapsed_us() for event in events)
+    return OnDevice(total / 1e3 / _PROFILED, len(events) / _PROFILED)

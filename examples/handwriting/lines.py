@@ -8,6 +8,7 @@ N lines, HEIGHT rows, MAX_WIDTH padded columns. Every batch has the same shape, 
 XLA compiles once; the true widths are ragged.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,19 +66,24 @@ def load_split() -> tuple[Digits, Digits]:
 
 def compose_lines(rng: np.random.Generator, digits: Digits, num_lines: int) -> Lines:
     """Composes `num_lines` new lines out of `digits`."""
-    lines = Lines(
-        images=np.zeros((num_lines, HEIGHT, MAX_WIDTH), np.float32),
-        widths=np.zeros(num_lines, np.int32),
-        labels=np.full((num_lines, MAX_DIGITS), -1, np.int32),
-        lengths=rng.integers(MIN_DIGITS, MAX_DIGITS + 1, num_lines, dtype=np.int32),
-        lefts=np.full((num_lines, MAX_DIGITS), -1, np.int32),
-    )
-    for row, length in enumerate(lines.lengths):
-        chosen = rng.integers(len(digits.values), size=length)
-        lines.labels[row, :length] = digits.values[chosen] + 1
-        lefts, width = _draw(rng, lines.images[row], digits.images[chosen])
-        lines.lefts[row, :length], lines.widths[row] = lefts, width
-    return lines
+    lengths = rng.integers(MIN_DIGITS, MAX_DIGITS + 1, num_lines, dtype=np.int32)
+
+    def choose(row: int) -> np.ndarray:
+        return rng.integers(len(digits.values), size=lengths[row])
+
+    return _compose(rng, digits, lengths, choose)
+
+
+def write_lines(
+    rng: np.random.Generator, digits: Digits, texts: Sequence[str]
+) -> Lines:
+    """Writes texts of at most MAX_DIGITS digits, each digit one of its likes."""
+    alike = [np.flatnonzero(digits.values == value) for value in range(10)]
+
+    def choose(row: int) -> np.ndarray:
+        return np.array([rng.choice(alike[int(digit)]) for digit in texts[row]])
+
+    return _compose(rng, digits, np.array(list(map(len, texts)), np.int32), choose)
 
 
 def held_out_lines(digits: Digits) -> Lines:
@@ -92,6 +98,29 @@ def spell(labels: np.ndarray, lengths: np.ndarray) -> list[str]:
         "".join(str(label - 1) for label in row[:length])
         for row, length in zip(labels, lengths, strict=True)
     ]
+
+
+def _compose(
+    rng: np.random.Generator,
+    digits: Digits,
+    lengths: np.ndarray,
+    choose: Callable[[int], np.ndarray],
+) -> Lines:
+    """Composes a line of each of the lengths [N] out of the digits chosen for it."""
+    num_lines = len(lengths)
+    lines = Lines(
+        images=np.zeros((num_lines, HEIGHT, MAX_WIDTH), np.float32),
+        widths=np.zeros(num_lines, np.int32),
+        labels=np.full((num_lines, MAX_DIGITS), -1, np.int32),
+        lengths=lengths,
+        lefts=np.full((num_lines, MAX_DIGITS), -1, np.int32),
+    )
+    for row, length in enumerate(lengths):
+        chosen = choose(row)
+        lines.labels[row, :length] = digits.values[chosen] + 1
+        lefts, width = _draw(rng, lines.images[row], digits.images[chosen])
+        lines.lefts[row, :length], lines.widths[row] = lefts, width
+    return lines
 
 
 def _draw(

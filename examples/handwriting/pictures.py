@@ -1,4 +1,4 @@
-"""The two pictures the demo saves: the training curve and one line's alignment."""
+"""Pictures of the examples: the training curve, one line's alignment, a beam."""
 
 from pathlib import Path
 
@@ -10,7 +10,13 @@ from matplotlib.figure import Figure
 
 from examples.handwriting.lines import CLASS_TEXTS, Lines
 from examples.handwriting.train import Evaluation, History
-from jax_ctc import ctc_align, ctc_posteriors, plot_alignment
+from jax_ctc import (
+    BeamHypotheses,
+    ctc_align,
+    ctc_posteriors,
+    plot_alignment,
+    token_spans,
+)
 
 BLUE, RED, GREY, PALE = "#2f6db3", "#c8442f", "#8a8a8a", "#e6e6e6"
 HALF_WINDOW = 7  # steps on either side that the smoothed loss looks at
@@ -72,6 +78,61 @@ def save_alignment(
     figure.savefig(path)
 
 
+def save_beam(
+    path: Path,
+    probabilities: np.ndarray,
+    image: np.ndarray,
+    hypotheses: BeamHypotheses,
+    title: str,
+) -> None:
+    """Draws N hypotheses of one line, each with its times, over the posteriors.
+
+    Args:
+        path: file to write.
+        probabilities: [T, NUM_CLASSES] of every class in every column.
+        image: [HEIGHT, T] of the line.
+        hypotheses: of that line, with times: labels [N, L].
+        title: above the picture.
+    """
+    # A frame is a pixel column: one frame a "second" gives times in columns.
+    rows = token_spans(hypotheses, 1, vocabulary=CLASS_TEXTS)
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=(4, 4, 2))
+        top.set_title(title)
+        for number, (spans, log_prob) in enumerate(
+            zip(rows, np.asarray(hypotheses.log_prob), strict=True)
+        ):
+            for span in spans:
+                colour = f"C{int(span.label)}"
+                width = span.end - span.start
+                top.barh(number, width, left=span.start, color=colour, align="center")
+                center = span.start + width / 2
+                top.annotate(
+                    str(span.label), (center, number), ha="center", va="center"
+                )
+            _write_right_of(top, number, f"{log_prob:.2f}")
+        top.set_ylim(len(rows) - 0.4, -0.6)
+        top.set_yticks(range(len(rows)), [f"{n + 1}." for n in range(len(rows))])
+        _write_right_of(top, -0.6, "log p")
+        num_frames = len(probabilities)
+        middle.imshow(
+            probabilities.T,
+            cmap="Blues",
+            aspect="auto",
+            interpolation="nearest",
+            extent=(0, num_frames, len(CLASS_TEXTS) - 0.5, -0.5),
+        )
+        middle.set_yticks(range(len(CLASS_TEXTS)), CLASS_TEXTS, size=7)
+        middle.set_ylabel("posterior")
+        bottom.imshow(
+            image, cmap="gray_r", aspect="auto", extent=(0, num_frames, len(image), 0)
+        )
+        bottom.set_yticks([])
+        bottom.set_xlabel("frame")
+        figure.savefig(path)
+
+
 def all_blank_steps(evaluations: list[Evaluation]) -> tuple[int, int] | None:
     """Returns the first and last step of CTC's plateau, where it reads only blanks.
 
@@ -89,6 +150,18 @@ def smooth(values: list[float]) -> np.ndarray:
         for step in range(len(values))
     )
     return np.array([np.median(window) for window in windows])
+
+
+def _write_right_of(axes: Axes, height: float, text: str) -> None:
+    """Writes beside the axes, at a height in their own units."""
+    axes.annotate(
+        text,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+    )
 
 
 def _draw_loss(axes: Axes, losses: list[float]) -> None:

@@ -1,13 +1,12 @@
-"""How well lines were read: edit distance, digit error rate, exact lines."""
+"""How well lines were read: digit error rate, exact lines."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from examples.handwriting.lines import Lines, spell
-from jax_ctc import Hypotheses, greedy_decode
+from jax_ctc import Hypotheses, greedy_decode, label_errors
 
 
 class Score(NamedTuple):
@@ -35,26 +34,16 @@ def score_lines(logits: jax.Array, lines: Lines) -> Score:
 
 def score_read(read: Hypotheses, lines: Lines) -> Score:
     """Compares what was read, fetched to the host, with the truth."""
-    texts = spell(np.asarray(read.labels), np.asarray(read.lengths))
-    truths = spell(lines.labels, lines.lengths)
-    edits = [edit_distance(*pair) for pair in zip(texts, truths, strict=True)]
-    num_digits = int(lines.lengths.sum())
+    return score_labels(np.asarray(read.labels), np.asarray(read.lengths), lines)
+
+
+def score_labels(labels: np.ndarray, lengths: np.ndarray, lines: Lines) -> Score:
+    """Compares labels [N, L] that were read, lengths [N] of each, with the truth."""
+    counts = jax.device_get(label_errors(labels, lengths, lines.labels, lines.lengths))
     return Score(
-        truths=truths,
-        texts=texts,
-        digit_error_rate=100 * sum(edits) / num_digits,
-        exact_lines=100 * edits.count(0) / len(edits),
-        digits_read=100 * int(read.lengths.sum()) / num_digits,
+        truths=spell(lines.labels, lines.lengths),
+        texts=spell(labels, lengths),
+        digit_error_rate=100 * float(counts.errors.sum() / counts.total.sum()),
+        exact_lines=100 * float((counts.errors == 0).mean()),
+        digits_read=100 * float(lengths.sum() / counts.total.sum()),
     )
-
-
-def edit_distance(first: Sequence, second: Sequence) -> int:
-    """Counts the fewest insertions, deletions and substitutions between two."""
-    # costs[j]: edits from what was seen of `first` to the first j items of `second`.
-    costs = list(range(len(second) + 1))
-    for row, item in enumerate(first, start=1):
-        above, costs = costs, [row]
-        for column, other in enumerate(second, start=1):
-            substitute = above[column - 1] + (item != other)
-            costs.append(min(substitute, above[column] + 1, costs[-1] + 1))
-    return costs[-1]

@@ -61,7 +61,7 @@ class Log:
         """Opens the log and forgets what came after the checkpoint."""
         self._path = folder / LOG
         kept = [row for row in read_log(folder) if row["step"] <= resumed_from]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        _write(self._path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line that survives the death of this process."""
@@ -98,9 +98,14 @@ def find_other_run(folder: Path, settings: dict[str, Any]) -> str | None:
 
 def note_run(folder: Path, settings: dict[str, Any]) -> None:
     """Notes the settings of the run in `folder`, for whoever resumes it."""
-    draft = folder / f"{SETTINGS}.draft"
-    draft.write_text(json.dumps(settings))
-    draft.replace(folder / SETTINGS)  # whole or not at all: others may be reading
+    _write(folder / SETTINGS, json.dumps(settings))
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: others may be reading, or this be killed."""
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _is_key(leaf: jax.Array) -> bool:

@@ -97,7 +97,7 @@ class Cluster:
 @contextlib.contextmanager
 def start(num_processes: int, devices_each: int, **options: Any) -> Iterator[Cluster]:
     """Starts `examples.train_sharded` in every process; none outlives the block."""
-    with tempfile.TemporaryDirectory() as folder, _reserved_port() as port:
+    with tempfile.TemporaryDirectory() as folder, reserved_port() as port:
         address = f"127.0.0.1:{port}"
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -131,7 +131,7 @@ def start(num_processes: int, devices_each: int, **options: Any) -> Iterator[Clu
 
 
 @contextlib.contextmanager
-def _reserved_port() -> Iterator[int]:
+def reserved_port() -> Iterator[int]:
     """Holds a port that nobody else is given, but the coordinator can listen on.
 
     With SO_REUSEPORT, which gRPC sets too, a socket that does not listen shares it.

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._alignment.blocks import checked, recut
+from jax_ctc._alignment.blocks import checked, nothing_came, recut
 from jax_ctc._alignment.paths import live_frames, tokens_of
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._alignment.viterbi import describe
@@ -41,12 +41,14 @@ def ctc_align_chunks(
 
     t frames of a block, T frames in all, V classes including blank, U labels. The
     answer is that of `ctc_align` on the concatenated blocks: tokens, start and end bit
-    for bit, log_prob and score to the last digits of float32.
+    for bit; log_prob and score, which another program adds up, to about one unit in the
+    last place.
 
     Args:
         chunks: iterable of [t, V] float arrays, unnormalised scores of successive
             frames; t may differ between blocks, V and dtype may not. Read once, and
-            each block is let go before the next is asked for.
+            each block is let go before the next is asked for: it may be one buffer
+            that is filled anew.
         labels: [U] integer class ids without blanks.
         blank_id: the blank class, 0..V-1.
 
@@ -80,13 +82,11 @@ def ctc_align_chunks(
         ([1, 4], [3, 5])
     """
     ids = _concrete_labels(labels)
-    blocks = recut(checked(chunks))
+    names = {"function": "ctc_align_chunks", "whole": "ctc_align"}
+    blocks = recut(checked(chunks, name="chunks", **names))
     first = next(blocks, None)
     if first is None:
-        raise ValueError(
-            "`chunks` held no block: pass an iterable of [t, V] arrays, at least one"
-            " (t may be 0). An iterator that was used before is empty now"
-        )
+        raise nothing_came("chunks")
     num_classes = first[0].shape[1]
     blank = check_blank_id(blank_id, num_classes)
     reason = blocked.decline(first[0].dtype, jax.default_backend())
@@ -120,7 +120,8 @@ def _concrete_labels(labels: ArrayLike) -> Int[Array, " U"]:
             f"`labels` must be [U], the labels of one recording; got shape {ids.shape}."
             " Align recordings one at a time, or a padded batch with `ctc_align`"
         )
-    return narrow(jnp.asarray(ids))
+    # A copy: whoever makes the blocks may fill the labels' buffer anew as well.
+    return narrow(jnp.asarray(ids if isinstance(ids, jax.Array) else ids.copy()))
 
 
 def _pose(

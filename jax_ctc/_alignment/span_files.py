@@ -7,12 +7,15 @@ leave `<` and `&` as they are, so that a label could be lost or read as markup.
 import html
 import json
 import math
+import numbers
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax_ctc._alignment.spans import GivenSpans, TokenSpan
 from jax_ctc._checks.given import Number, Option
+from jax_ctc._output.visible import DIRECTIONS, visible
+from jax_ctc._output.whole import write_whole
 
 
 def write_spans(
@@ -23,7 +26,9 @@ def write_spans(
     name: Option | None = None,
     duration: Number | None = None,
 ) -> None:
-    """Write one utterance's spans as TextGrid, CTM, SRT, WebVTT or JSON.
+    r"""Write one utterance's spans as TextGrid, CTM, SRT, WebVTT or JSON.
+
+    A path is written whole or not at all: a failure leaves an old file as it was.
 
     | format     | opened by        | holds                                           |
     |------------|------------------|-------------------------------------------------|
@@ -32,6 +37,11 @@ def write_spans(
     | "srt"      | subtitle players | times to the millisecond, label; no scores      |
     | "vtt"      | browsers         | the same as WebVTT, markup escaped              |
     | "json"     | programs         | name, duration, and all four fields             |
+
+    A subtitle lasts a millisecond at least, and an interval of a TextGrid a nanosecond:
+    players and readers drop, or trip over, one that ends where it starts. Control
+    characters of a label are written out (`\x1b`) where people read it; in JSON it
+    stays what it is.
 
     Args:
         spans: one utterance of `token_spans`.
@@ -43,7 +53,7 @@ def write_spans(
 
     Raises:
         TypeError: `spans` is not a list of TokenSpan (one utterance, not all of them),
-            or `file` is neither a path nor an open text file.
+            or `file` is neither a path nor an open text file, but a binary one.
         ValueError: the format is unknown; spans overlap, go backwards or are not
             finite; `duration` ends before the last span; a label cannot be written (one
             with a blank in CTM, an empty line in subtitles).
@@ -63,19 +73,30 @@ def write_spans(
         https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html.
         W3C, "WebVTT: The Web Video Text Tracks Format", https://www.w3.org/TR/webvtt1/.
     """
-    path = None if hasattr(file, "write") else _check_path(file)
+    path = _check_file(file)
     chosen = _check_format(format, path)
     _check_spans(spans)
-    name = str(name) if name else (path.stem if path else "labels")
+    if name is None:
+        name = path.stem if path else "labels"
     seconds = _check_duration(duration, spans[-1].end if len(spans) else 0.0)
-    text = FORMATS[chosen](spans, name, seconds)
+    text = FORMATS[chosen](spans, str(name), seconds)
     if path is None:
         file.write(text)
     else:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
 
 
-def _check_path(file: Any) -> pathlib.Path:
+def _check_file(file: Any) -> pathlib.Path | None:
+    """Return the path, or None for an open text file; raise for anything else."""
+    if hasattr(file, "write"):
+        try:
+            file.write("")
+        except TypeError:
+            raise TypeError(
+                f"`file` takes bytes, and spans are text; got {file!r}. Open it as"
+                ' text, open(path, "w", encoding="utf-8"), or pass the path'
+            ) from None
+        return None
     try:
         return pathlib.Path(file)
     except TypeError:
@@ -87,6 +108,12 @@ def _check_path(file: Any) -> pathlib.Path:
 
 def _check_spans(spans: Any) -> None:
     """Raise unless these are one utterance's spans, in order, with finite numbers."""
+    if isinstance(spans, TokenSpan) or not isinstance(spans, Sequence):
+        fix = "[span]" if isinstance(spans, TokenSpan) else "list(spans)"
+        raise TypeError(
+            "`spans` must be a list of TokenSpan, one utterance of `token_spans`; got"
+            f" {type(spans).__name__}. Pass {fix}"
+        )
     for number, span in enumerate(spans):
         if not isinstance(span, TokenSpan):
             raise TypeError(
@@ -137,24 +164,18 @@ def _check_format(format: Any, path: pathlib.Path | None) -> str:
 
 def _textgrid(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
     """Write one interval tier; intervals have to cover the whole duration."""
-    if duration == 0:
+    intervals = list(_intervals(spans, duration))
+    if not intervals:
         raise ValueError(
             "a TextGrid covers some time, and there is no span: pass `duration`"
         )
-    intervals, reached = [], 0.0
-    for span in spans:
-        if span.start > reached:
-            intervals.append((reached, span.start, ""))
-        intervals.append((span.start, span.end, str(span.label)))
-        reached = span.end
-    if duration > reached:
-        intervals.append((reached, duration, ""))
+    whole = _decimal(intervals[-1][1])
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',
         "",
         "xmin = 0",
-        f"xmax = {_decimal(duration)}",
+        f"xmax = {whole}",
         "tiers? <exists>",
         "size = 1",
         "item []:",
@@ -162,7 +183,7 @@ def _textgrid(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
         '        class = "IntervalTier"',
         f"        name = {_quoted(name)}",
         "        xmin = 0",
-        f"        xmax = {_decimal(duration)}",
+        f"        xmax = {whole}",
         f"        intervals: size = {len(intervals)}",
     ]
     for number, (start, end, text) in enumerate(intervals, start=1):
@@ -173,6 +194,26 @@ def _textgrid(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
             f"            text = {_quoted(text)}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _intervals(
+    spans: Sequence[TokenSpan], duration: float
+) -> Iterator[tuple[int, int, str]]:
+    """Yield start and end in nanoseconds, and the text, from 0 to the duration.
+
+    They are as long as a nanosecond at least, so what follows may start that much late.
+    """
+    reached = 0
+    for span in spans:
+        start = max(reached, round(span.start * 1e9))
+        end = max(start + 1, round(span.end * 1e9))
+        if start > reached:
+            yield reached, start, ""
+        yield start, end, str(span.label)
+        reached = end
+    last = round(duration * 1e9)
+    if last > reached:
+        yield reached, last, ""
 
 
 def _ctm(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
@@ -186,8 +227,8 @@ def _ctm(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
                 " Join labels into words by token_spans(..., separator=...)"
             )
     return "".join(
-        f"{name} 1 {span.start:.3f} {span.end - span.start:.3f} {span.label}"
-        f" {span.score:.3f}\n"
+        f"{_shown(name)} 1 {span.start:.3f} {span.end - span.start:.3f}"
+        f" {_shown(str(span.label))} {span.score:.3f}\n"
         for span in spans
     )
 
@@ -195,8 +236,7 @@ def _ctm(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
 def _srt(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
     del name, duration
     return "".join(
-        f"{number}\n{_clock(span.start, ',')} --> {_clock(span.end, ',')}\n"
-        f"{_cue(span)}\n\n"
+        f"{number}\n{_times(span, ',')}\n{_cue(span)}\n\n"
         for number, span in enumerate(spans, start=1)
     )
 
@@ -204,8 +244,7 @@ def _srt(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
 def _vtt(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
     del name, duration
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(span.start, '.')} --> {_clock(span.end, '.')}\n"
-        f"{html.escape(_cue(span), quote=False)}\n\n"
+        f"{_times(span, '.')}\n{html.escape(_cue(span), quote=False)}\n\n"
         for span in spans
     )
 
@@ -216,7 +255,7 @@ def _json(spans: Sequence[TokenSpan], name: str, duration: float) -> str:
         "duration": duration,
         "spans": [
             {
-                "label": span.label if isinstance(span.label, str) else int(span.label),
+                "label": _plain(span.label),
                 "start": float(span.start),
                 "end": float(span.end),
                 "score": float(span.score),
@@ -236,18 +275,39 @@ FORMATS: dict[str, Callable[[Sequence[TokenSpan], str, float], str]] = {
 }
 
 
-def _decimal(seconds: Number) -> str:
-    """Write seconds to the nanosecond, without trailing zeros."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".")
+def _plain(label: Any) -> str | int | float:
+    """Return the label in what JSON has: a number as that number, all else as text."""
+    if isinstance(label, numbers.Integral):
+        return int(label)
+    if isinstance(label, numbers.Real) and math.isfinite(label):
+        return float(label)
+    return str(label)
+
+
+def _shown(text: str, keep: str = "") -> str:
+    """Return the text as people may read it; what says its direction stays."""
+    return visible(text, keep + DIRECTIONS)
+
+
+def _decimal(nanoseconds: int) -> str:
+    """Write seconds, without trailing zeros."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{seconds}.{rest:09}".rstrip("0").rstrip(".")
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+    return '"' + _shown(text).replace('"', '""') + '"'
 
 
-def _clock(seconds: Number, point: str) -> str:
+def _times(span: TokenSpan, point: str) -> str:
+    """Write when a cue starts and ends, a millisecond later at least."""
+    start = round(span.start * 1000)
+    end = max(start + 1, round(span.end * 1000))
+    return f"{_clock(start, point)} --> {_clock(end, point)}"
+
+
+def _clock(thousandths: int, point: str) -> str:
     """Write hours, minutes, seconds and milliseconds."""
-    thousandths = round(seconds * 1000)
     minutes, thousandths = divmod(thousandths, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{thousandths / 1000:06.3f}".replace(".", point)
@@ -262,4 +322,4 @@ def _cue(span: TokenSpan) -> str:
             " be written. Where a blank is a label, join words by"
             " token_spans(..., separator=' ')"
         )
-    return "\n".join(lines)
+    return "\n".join(_shown(line, keep="\t") for line in lines)

@@ -1,14 +1,17 @@
-"""Alignments in seconds: plain lists for people, on the host."""
+"""Alignments and hypotheses in seconds: plain lists for people, on the host."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
-from jax_ctc._alignment.records import CTCAlignment, GivenAlignment
+from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._checks.given import Number, Option, Vocabulary
+from jax_ctc._checks.vocabularies import check_texts, piece
+from jax_ctc._decoding.records import BeamHypotheses, Hypotheses, SettledLabels
 
 
 class TokenSpan(NamedTuple):
@@ -30,39 +33,49 @@ class TokenSpan(NamedTuple):
 # What a caller may hand back; executed, it lets the designed messages come first.
 if TYPE_CHECKING:
     GivenSpans: TypeAlias = Sequence[TokenSpan]
+    Located: TypeAlias = CTCAlignment | Hypotheses | BeamHypotheses | SettledLabels
 else:
-    GivenSpans = Any
+    GivenSpans = Located = Any
 
 
 def token_spans(
-    alignment: GivenAlignment,
+    alignment: Located,
     frame_rate: Number,
     *,
     vocabulary: Vocabulary | None = None,
     separator: Option | None = None,
+    offset: Number = 0.0,
 ) -> list[list[TokenSpan]]:
-    """List each utterance's labels with their times in seconds.
+    """List the labels of each utterance, or hypothesis, with their times in seconds.
 
     Args:
-        alignment: from `ctc_align` or `ctc_align_chunks`, with any leading axes.
+        alignment: from `ctc_align` or `ctc_align_chunks`, with any leading axes; or
+            what was decoded: by `greedy_decode`, by `beam_search_decode` or
+            `beam_search_chunks` with times=True, or settled on the way.
         frame_rate: frames per second of the logits: 25 for a hop of 10 ms and
             subsampling by 4. 1 gives times in frames.
         vocabulary: text of each class id, as a sequence or a mapping. Default: labels
             stay ids.
-        separator: joins labels into words: a label whose text begins with it starts a
-            new word, without it. "|" or " " where that is a label of its own, "▁" for
-            SentencePiece. A word's score is the mean over its frames. Default: none.
+        separator: joins labels into words. The text that a new word begins with: "|" or
+            " " where that is a label of its own, "▁" for SentencePiece; "##" where
+            pieces with it go on with a word; "@@" where a word goes on after pieces
+            that end with it; "</w>" where it ends with them. A word's score is the mean
+            over its frames. Default: none.
+        offset: seconds added to all times: where in the recording the frames begin.
 
     Returns:
         One list per utterance, in row-major order, of (label, start, end, score); an
-        empty list where the alignment was flagged or has no labels. One utterance
-        without batch axes gives a list with one list in it.
+        empty list where it was flagged or has no labels. One utterance without batch
+        axes gives a list with one list in it. Of a beam search one list for each of its
+        N hypotheses, those of an utterance side by side; their scores are the
+        confidences.
 
     Raises:
-        TypeError: `alignment` is traced, or is no CTCAlignment; `vocabulary` is neither
-            a sequence nor a mapping.
-        ValueError: `frame_rate` is not above 0, an id is not in `vocabulary`, or
-            `separator` came without a vocabulary or is empty.
+        TypeError: `alignment` is traced, or nothing that has times; `vocabulary` is
+            neither a sequence nor a mapping from ids to texts.
+        ValueError: `frame_rate` is not above 0, `offset` is not finite, an id is not in
+            `vocabulary`, `separator` came without a vocabulary or is empty, or a beam
+            search was not asked for times.
 
     Cost:
         On the host, O(T + U) per utterance.
@@ -75,7 +88,7 @@ def token_spans(
         >>> [span[:3] for span in spans]
         [('a', 0.1, 0.3), ('b', 0.4, 0.5)]
     """
-    rate = _check_rate(frame_rate)
+    rate, offset = _check_rate(frame_rate), _check_offset(offset)
     if separator is not None and (
         vocabulary is None or not isinstance(separator, str) or separator == ""
     ):
@@ -83,21 +96,16 @@ def token_spans(
             "`separator` joins the texts of labels, so it needs `vocabulary` and to be"
             f" at least one character; got separator={separator!r}"
         )
-    if vocabulary is not None and not hasattr(vocabulary, "__getitem__"):
-        raise TypeError(
-            "`vocabulary` must hold the text of each class id, as a list or a dict; got"
-            f" {type(vocabulary).__name__}"
-        )
+    if vocabulary is not None:
+        check_texts(vocabulary)
     rows = []
-    for tokens, start, end, score in _utterances(alignment):
-        is_label = start >= 0
+    for labels, start, end, score in _utterances(alignment):
         spans = [
-            TokenSpan(_text(tokens[s], vocabulary), s / rate, e / rate, float(p))
-            for s, e, p in zip(
-                start[is_label].tolist(),
-                end[is_label].tolist(),
-                score[is_label],
-                strict=True,
+            TokenSpan(
+                _text(label, vocabulary), offset + s / rate, offset + e / rate, float(p)
+            )
+            for label, s, e, p in zip(
+                labels, start.tolist(), end.tolist(), score, strict=True
             )
         ]
         rows.append(spans if separator is None else _words(spans, separator))
@@ -117,22 +125,44 @@ def _check_rate(frame_rate: Any) -> float:
     return rate
 
 
-def _utterances(alignment: Any) -> Any:
-    """Fetch an alignment; yield each utterance's tokens, start, end and score."""
-    if not isinstance(alignment, CTCAlignment):
+def _check_offset(offset: Any) -> float:
+    try:
+        seconds = float(offset)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError(f"`offset` must be a finite number of seconds; got {offset!r}")
+    return seconds
+
+
+def _utterances(found: Any) -> Iterator[tuple[np.ndarray, ...]]:
+    """Fetch a record; yield each row's labels, and start, end and score of each."""
+    if not isinstance(
+        found, CTCAlignment | Hypotheses | BeamHypotheses | SettledLabels
+    ):
         raise TypeError(
-            "`alignment` must be a CTCAlignment, as `ctc_align` returns; got"
-            f" {type(alignment).__name__}"
+            "`alignment` must be a CTCAlignment, as `ctc_align` returns, or what"
+            f" `greedy_decode` or `beam_search_decode` does; got {type(found).__name__}"
         )
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(alignment)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(found)):
         raise TypeError(
             "`token_spans` makes a list on the host, but `alignment` is traced: return"
             " it from the jitted function and call `token_spans` outside"
         )
-    fields = alignment.tokens, alignment.start, alignment.end, alignment.score
-    tokens, start, end, score = (np.asarray(field) for field in fields)
-    for index in np.ndindex(tokens.shape[:-1]):
-        yield tokens[index], start[index], end[index], score[index]
+    if found.start is None:
+        raise ValueError(
+            "these hypotheses have no times: pass times=True to the beam search"
+        )
+    is_aligned = isinstance(found, CTCAlignment)
+    labels = found.tokens if is_aligned else found.labels
+    score = found.score if is_aligned else found.confidence
+    fields = tuple(np.asarray(x) for x in (labels, found.start, found.end, score))
+    for index in np.ndindex(fields[0].shape[:-1]):
+        labels, start, end, score = (field[index] for field in fields)
+        is_label = start >= 0
+        start = start[is_label]
+        labels = labels[start] if is_aligned else labels[is_label]  # tokens: by frames
+        yield labels, start, end[is_label], score[is_label]
 
 
 def _text(token: Any, vocabulary: Any) -> int | str:
@@ -149,15 +179,16 @@ def _text(token: Any, vocabulary: Any) -> int | str:
 
 
 def _words(spans: list[TokenSpan], separator: str) -> list[TokenSpan]:
-    """Join labels up to the next that begins with the separator."""
+    """Join the pieces of each word."""
     words: list[list[TokenSpan]] = [[]]
     for span in spans:
-        text = str(span.label)
-        if text.startswith(separator):
+        one = piece(str(span.label), separator)
+        if one.begins:
             words.append([])
-            text = text.removeprefix(separator)
-        if text:  # a separator alone belongs to no word
-            words[-1].append(span._replace(label=text))
+        if one.text:  # what only parts words belongs to none
+            words[-1].append(span._replace(label=one.text))
+        if one.ends:
+            words.append([])
     return [_join(word) for word in words if word]
 
 

@@ -20,7 +20,8 @@ from jax_ctc._checks.arrays import Batch
 from jax_ctc._checks.given import ArrayLike, Index
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._lattice.problem import Problem
-from jax_ctc._numbers.masks import is_inside
+from jax_ctc._numbers.masks import is_inside, positions
+from jax_ctc._numbers.sizes import Size, is_open
 
 
 def ctc_align(
@@ -135,7 +136,7 @@ def describe(
     is_label = is_inside(problem.num_labels, num_labels)  # none where flagged
     is_label = is_label & jnp.isfinite(log_value)[:, None]
     start, end = _spans(states, is_live, num_labels)
-    score = _mean_over_spans(jnp.exp(log_probs[:, 0]), states, start, end)
+    score = mean_over_spans(jnp.exp(log_probs[:, 0]), states, start, end)
     score = jnp.where(is_label, score, 0)
     return CTCAlignment(
         tokens=tokens[:, 0],
@@ -147,24 +148,32 @@ def describe(
 
 
 def _spans(
-    states: Int[Array, "B T"], is_live: Bool[Array, "B T"], num_labels: int
+    states: Int[Array, "B T"], is_live: Bool[Array, "B T"], num_labels: Size
 ) -> tuple[Int[Array, "B U"], Int[Array, "B U"]]:
     """Return where each label starts and ends, exclusive.
 
     States never decrease along a path: label n takes the frames from the first with
     s >= 2n + 1 to the last with s < 2n + 2.
     """
-    label = 2 * jnp.arange(num_labels, dtype=jnp.int32) + 1
+    label = 2 * positions(num_labels) + 1
     states = jnp.where(is_live, states, 2 * num_labels + 2)  # beyond every label
 
     def utterance(states: Int[Array, " T"]) -> tuple:
-        find = functools.partial(jnp.searchsorted, states)
-        return find(label).astype(jnp.int32), find(label + 1).astype(jnp.int32)
+        find = functools.partial(_place_in, states)
+        return find(label), find(label + 1)
 
     return jax.vmap(utterance)(states)
 
 
-def _mean_over_spans(
+def _place_in(rising: Int[Array, " T"], limits: Int[Array, " U"]) -> Int[Array, " U"]:
+    """Return how many numbers of a row that rises lie below each limit."""
+    if is_open(*rising.shape):  # JAX's search by halves has to know in how many steps
+        is_below = rising[None, :] < limits[:, None]
+        return jnp.sum(is_below, axis=1, dtype=jnp.int32)
+    return jnp.searchsorted(rising, limits).astype(jnp.int32)
+
+
+def mean_over_spans(
     values: Float[Array, "B T"],
     states: Int[Array, "B T"],
     start: Int[Array, "B U"],

@@ -16,19 +16,15 @@ of `Status`, one int32 per utterance.
 | NaN, +inf, a frame of only -inf  | running | NONFINITE_LOGITS (`_emissions` looks) |
 """
 
-from typing import NamedTuple, TypeAlias
+import contextlib
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_ctc._checks.given import ArrayLike
-
-_FLOATS = ("float32", "bfloat16", "float16", "float64")
-_INT32 = np.iinfo(np.int32)
-
-
-Checked: TypeAlias = jax.Array | np.ndarray
+from jax_ctc._checks.host import FLOATS, Checked, as_array
+from jax_ctc._numbers.sizes import is_open
 
 
 class Batch(NamedTuple):
@@ -38,6 +34,9 @@ class Batch(NamedTuple):
     labels: Checked  # [..., U] integer
     logit_lengths: Checked | None  # [...] integer; None: all frames
     label_lengths: Checked | None  # [...] integer; None: all labels
+
+    # The axes of each field, a letter each; a dot: all leading ones.
+    AXES = (".TV", ".U", ".", ".")
 
 
 def check_inputs(
@@ -49,15 +48,28 @@ def check_inputs(
     name: str = "logits",
 ) -> Batch:
     """Raise on static mistakes; lengths that were left out stay out."""
+    _check_order(scores, labels, logit_lengths, label_lengths, name)
     checked_scores = check_scores(scores, name=name)
-    leading = checked_scores.shape[:-2]
-    checked_labels = check_labels(labels)
-    if checked_labels.shape[:-1] != leading:
-        raise ValueError(
-            _disagreement(checked_labels.shape, checked_scores.shape, name)
-        )
     return Batch(
         checked_scores,
+        *check_targets(checked_scores, labels, logit_lengths, label_lengths, name=name),
+    )
+
+
+def check_targets(
+    scores: Checked,
+    labels: ArrayLike,
+    logit_lengths: ArrayLike | None,
+    label_lengths: ArrayLike | None,
+    *,
+    name: str,
+) -> tuple[Checked, Checked | None, Checked | None]:
+    """Return labels and lengths that belong to `[..., T, *]` of a name, or raise."""
+    leading = scores.shape[:-2]
+    checked_labels = check_labels(labels)
+    if checked_labels.shape[:-1] != leading:
+        raise ValueError(_disagreement(checked_labels.shape, scores.shape, name))
+    return (
         checked_labels,
         check_lengths(logit_lengths, leading, name="logit_lengths", of=name),
         check_lengths(label_lengths, leading, name="label_lengths", of=name),
@@ -66,13 +78,7 @@ def check_inputs(
 
 def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
     """Return `[..., T, V]` floats with at least one class, or raise."""
-    array = _as_array(scores, name)
-    if array.dtype.name not in _FLOATS:
-        raise TypeError(
-            f"`{name}` must be floating point ({', '.join(_FLOATS)}); got"
-            f" {array.dtype} of shape {array.shape}. Pass the model's raw scores, or"
-            f" cast: {name}.astype(jnp.float32)"
-        )
+    array = check_floats(scores, name=name, what="the model's raw scores")
     if array.ndim < 2:
         raise ValueError(
             f"`{name}` must be [..., T, V] (frames, classes) with any leading batch"
@@ -83,15 +89,33 @@ def check_scores(scores: ArrayLike, *, name: str = "logits") -> Checked:
             f"`{name}` must be [..., T, V] with at least the blank class (V >= 1);"
             f" got shape {array.shape}"
         )
+    if is_open(array.shape[-1]):
+        raise ValueError(
+            f"`{name}` must have a known number of classes V, which `blank_id` and"
+            f" `labels` count in; got shape {array.shape}. A program may be exported"
+            " with symbolic leading axes, T and U, but not V"
+        )
     return array
 
 
-def check_labels(labels: ArrayLike) -> Checked:
+def check_floats(values: ArrayLike, *, name: str, what: str) -> Checked:
+    """Return floats of any shape, or raise."""
+    array = as_array(values, name)
+    if array.dtype.name not in FLOATS:
+        raise TypeError(
+            f"`{name}` must be floating point ({', '.join(FLOATS)}); got"
+            f" {array.dtype} of shape {array.shape}. Pass {what}, or"
+            f" cast: {name}.astype(jnp.float32)"
+        )
+    return array
+
+
+def check_labels(labels: ArrayLike, *, name: str = "labels") -> Checked:
     """Return `[..., U]` integers, or raise."""
-    array = _as_integers(labels, "labels", "[..., U] class ids")
+    array = _as_integers(labels, name, "[..., U] class ids")
     if array.ndim < 1:
         raise ValueError(
-            "`labels` must be [..., U], one row of class ids per utterance; got a"
+            f"`{name}` must be [..., U], one row of class ids per utterance; got a"
             " single number. For one label pass jnp.array([label])"
         )
     return array
@@ -107,12 +131,17 @@ def check_lengths(
     """Return `[...]` integers, or None where none were given, or raise."""
     if lengths is None:
         return None
-    array = _as_array(lengths, name)
+    array = as_array(lengths, name)
     if array.ndim == len(leading) + 1 and array.shape[:-1] == leading:
+        fix = (
+            "If these are paddings (1 = padded), pass"
+            f" {name}=lengths_from_paddings(paddings)"
+        )
+        if array.shape[-1] == 1 and jnp.issubdtype(array.dtype, jnp.integer):
+            fix = f"To drop the last axis, pass jnp.squeeze({name}, -1)"
         raise ValueError(
             f"`{name}` must be [...] = {leading}, one integer per utterance; got shape"
-            f" {array.shape}. If these are paddings (1 = padded), pass"
-            f" {name}=lengths_from_paddings(paddings)"
+            f" {array.shape}. {fix}"
         )
     array = _as_integers(lengths, name, "[...] integers")
     if array.shape != leading:
@@ -125,8 +154,8 @@ def check_lengths(
 
 def check_losses(loss: ArrayLike) -> Checked:
     """Return `[...]` floats, or raise."""
-    array = _as_array(loss, "loss")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    array = as_array(loss, "loss")
+    if array.dtype.name not in FLOATS:
         raise TypeError(
             f"`loss` must be floating point, one number of nats per utterance; got"
             f" {array.dtype} of shape {array.shape}. Pass the result of `ctc_loss`"
@@ -138,7 +167,13 @@ def check_per_utterance(
     value: ArrayLike, *, loss: Checked, name: str, integer: bool = False
 ) -> Checked:
     """Return the array if it has one number per loss, or raise."""
-    array = _as_integers(value, name, "[...]") if integer else _as_array(value, name)
+    array = _as_integers(value, name, "[...]") if integer else as_array(value, name)
+    is_whole = jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
+    if not is_whole and array.dtype.name not in FLOATS:
+        raise TypeError(
+            f"`{name}` must be real numbers; got {array.dtype} of shape {array.shape}."
+            f" Cast: {name}.astype(jnp.float32)"
+        )
     if array.shape != loss.shape:
         raise ValueError(
             f"`{name}` must have the shape of `loss`, {loss.shape}, one number per"
@@ -147,34 +182,8 @@ def check_per_utterance(
     return array
 
 
-def _as_array(value: ArrayLike, name: str) -> Checked:
-    """Return an array, or raise; ragged lists and objects are no arrays.
-
-    What came on the host stays there, for helpers that work in a data pipeline; `jit`
-    moves the rest.
-    """
-    if isinstance(value, jax.Array):
-        return value
-    try:
-        host = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise TypeError(
-            f"`{name}` must be a rectangular array; got {type(value).__name__}"
-            f" ({error}). Pad rows to one length and pass the lengths"
-        ) from None
-    if host.dtype.kind not in "biufc" and host.dtype.name not in _FLOATS:
-        raise TypeError(
-            f"`{name}` must be an array of numbers; got {type(value).__name__} with"
-            f" dtype {host.dtype}"
-        )
-    if host.dtype.kind in "iu" and host.dtype.itemsize == 8:
-        # JAX would keep the low 32 bits, and a wild id could become a good one.
-        return np.asarray(np.clip(host, _INT32.min, _INT32.max), np.int32)
-    return host
-
-
 def _as_integers(value: ArrayLike, name: str, expected: str) -> Checked:
-    array = _as_array(value, name)
+    array = as_array(value, name)
     if isinstance(value, list | tuple) and array.size == 0:
         return array.astype(jnp.int32)  # an empty list has no dtype of its own
     if not jnp.issubdtype(array.dtype, jnp.integer):
@@ -183,6 +192,60 @@ def _as_integers(value: ArrayLike, name: str, expected: str) -> Checked:
             f" {array.shape}. Cast: {name}.astype(jnp.int32)"
         )
     return array
+
+
+def _check_order(
+    scores: Any, labels: Any, logit_lengths: Any, label_lengths: Any, name: str
+) -> None:
+    """Raise where the arguments come in the order of another library.
+
+    Looked at before each by itself, since a cast would make nonsense of them.
+    """
+    first, second, third, fourth = map(
+        _seen, (scores, labels, logit_lengths, label_lengths)
+    )
+    if first.is_integer and not second.is_integer and first.rank + 1 == second.rank:
+        raise TypeError(
+            f"`{name}` come first and `labels` second; got integers of shape"
+            f" {first.shape} first. Keras and TensorFlow have the labels first, and"
+            f" their lengths before those of the frames: pass ({name}, labels,"
+            " logit_lengths, label_lengths)"
+        )
+    if not second.rank or second.shape != first.shape[:-1] or not third.is_integer:
+        return
+    # Paddings of frames come second; what is third is no paddings, but labels.
+    is_optax = third.rank == second.rank and third.shape[:-1] == second.shape[:-1]
+    if is_optax and second.is_integer:
+        is_optax = third.shape == fourth.shape != second.shape
+    if is_optax:
+        raise TypeError(
+            f"`labels` come second; got {second.shape} there, the shape of the frames'"
+            f" paddings, and integers of shape {third.shape} third. That is the order"
+            f" of optax.ctc_loss. Here paddings become lengths and come last: ({name},"
+            " labels, jax_ctc.lengths_from_paddings(logit_paddings),"
+            " jax_ctc.lengths_from_paddings(label_paddings))"
+        )
+
+
+class _Seen(NamedTuple):
+    """What can be said of an argument before it is checked."""
+
+    shape: tuple[Any, ...]
+    is_integer: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+def _seen(value: Any) -> _Seen:
+    if isinstance(value, list | tuple):
+        # Ragged rows are said when their turn comes.
+        with contextlib.suppress(ValueError, TypeError, RuntimeError):
+            value = np.asarray(value)
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    is_integer = isinstance(dtype, np.dtype) and np.issubdtype(dtype, np.integer)
+    return _Seen(tuple(shape or ()), is_integer)
 
 
 def _disagreement(labels: tuple[int, ...], scores: tuple[int, ...], name: str) -> str:

@@ -5,13 +5,14 @@ Letters, in code, docstrings and error messages alike:
     B  utterances in the batch          n  position in the label row, 0..U
     T  frames, padding included         s  one state of the lattice
     V  classes, blank included          K  frames of one chunk
+    D  features of a frame              C  classes of one block
     U  labels, padding included         R  frames between two renormalisations
 
 `log_` means the natural logarithm (nats); without it a number is not a logarithm.
 Public arrays are batch-major; below `_lattice` they are time-major.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     Option: TypeAlias = str
     Index: TypeAlias = int
     Number: TypeAlias = float
+    Flag: TypeAlias = bool
     Blocks: TypeAlias = Iterable[ArrayLike]
     Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str]  # text of each class id
+    Transform: TypeAlias = Callable[[jax.Array], jax.Array]  # of logits, one by one
     Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
 else:
-    ArrayLike = Option = Index = Number = Blocks = Vocabulary = Leaf = Any
+    ArrayLike = Option = Index = Number = Flag = Blocks = Vocabulary = Leaf = Any
+    Transform = Any

@@ -8,12 +8,16 @@ from jaxtyping import Array, Bool, Int, Integer
 
 from jax_ctc._checks.status import Status
 from jax_ctc._numbers.masks import is_inside
+from jax_ctc._numbers.sizes import Size, is_open
 
 _INT32 = np.iinfo(np.int32)
 
 
 def narrow(integers: Integer[Array, "..."]) -> Int[Array, "..."]:
-    """Return int32, saturated: an id too large must not wrap round to a good one."""
+    """Return int32, saturated: an id too large must not wrap round to a good one.
+
+    And one that is small must not once it is counted: lengths may come in one byte.
+    """
     if integers.dtype.itemsize < 4 or integers.dtype == jnp.int32:
         return integers.astype(jnp.int32)
     info = jnp.iinfo(integers.dtype)
@@ -25,11 +29,12 @@ def needed_frames(labels: Any, label_lengths: Any) -> Any:
     """Count labels plus adjacent repeats, the frames of the shortest path.
 
     Written in array methods alone, so that NumPy stays NumPy: labels [..., U] and
-    label_lengths [...] give [...].
+    label_lengths [...], int32 or wider, give [...].
     """
     repeats = labels[..., 1:] == labels[..., :-1]
     # Of a row of U - 1 pairs, pair n is inside the length if label n + 1 is.
-    position = np.arange(1, labels.shape[-1], dtype=np.int32)
+    arange = jnp.arange if is_open(labels.shape[-1]) else np.arange
+    position = arange(1, labels.shape[-1], dtype=np.int32)
     position = position.reshape((1,) * (labels.ndim - 1) + position.shape)
     repeats = repeats & (position < label_lengths[..., None])
     return label_lengths + repeats.sum(-1, dtype=label_lengths.dtype)
@@ -40,7 +45,7 @@ def status_of_labels(
     logit_lengths: Int[Array, " B"],
     label_lengths: Int[Array, " B"],
     *,
-    num_frames: int,
+    num_frames: Size,
     num_classes: int,
     blank_id: int,
 ) -> Int[Array, " B"]:

@@ -5,12 +5,13 @@ Lengths, not paddings, are the truth in this library. Padding is on the right.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_ctc._checks.arrays import check_labels, check_lengths
 from jax_ctc._checks.given import ArrayLike
-from jax_ctc._checks.labels import is_within, needed_frames
+from jax_ctc._checks.labels import is_within, narrow, needed_frames
 
 _NEVER = np.iinfo(np.int32).max
 
@@ -41,16 +42,29 @@ def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) ->
         >>> jax_ctc.minimum_frames([[1, 2, 3], [1, 1, 1]], [0, 2])
         array([0, 3], dtype=int32)
     """
-    xp = jnp if _is_jax(labels) or _is_jax(label_lengths) else np
+    is_jax = _is_jax(labels) or _is_jax(label_lengths)
     ids = check_labels(labels)
     lengths = check_lengths(
         label_lengths, ids.shape[:-1], name="label_lengths", of="labels"
     )
+    if is_jax:
+        return _minimum_frames_on_device(ids, lengths)
+    return _minimum_frames(np, ids, lengths)
+
+
+def _minimum_frames(xp: Any, ids: Any, lengths: Any) -> Any:
     if lengths is None:
-        lengths = np.full(ids.shape[:-1], ids.shape[-1], np.int32)
+        lengths = xp.full(ids.shape[:-1], ids.shape[-1], np.int32)
+    # Of one or two bytes they would overflow when they are counted, and wrap round.
+    lengths = lengths.astype(np.int64) if xp is np else narrow(lengths)
     is_good = is_within(lengths, ids.shape[-1])
     frames = needed_frames(ids, xp.where(is_good, lengths, 0))
     return xp.where(is_good, frames, np.int32(_NEVER)).astype(np.int32)
+
+
+@jax.jit
+def _minimum_frames_on_device(ids: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    return _minimum_frames(jnp, ids, lengths)
 
 
 def lengths_from_paddings(paddings: ArrayLike) -> Any:
@@ -75,13 +89,17 @@ def lengths_from_paddings(paddings: ArrayLike) -> Any:
         >>> jax_ctc.lengths_from_paddings([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
         array([ 2, -1], dtype=int32)
     """
-    xp = jnp if _is_jax(paddings) else np
-    rows = xp.asarray(paddings)
+    is_jax = _is_jax(paddings)
+    rows: Any = paddings if is_jax else np.asarray(paddings)
     if rows.ndim < 1:
         raise ValueError(
             "`paddings` must be [..., T], 1 where padded and 0 where valid; got a"
             " single number"
         )
+    return _lengths_on_device(rows) if is_jax else _lengths(np, rows)
+
+
+def _lengths(xp: Any, rows: Any) -> Any:
     if rows.dtype != bool:
         is_padded, is_known = rows == 1, (rows == 0) | (rows == 1)
     else:
@@ -90,6 +108,11 @@ def lengths_from_paddings(paddings: ArrayLike) -> Any:
     is_clean = is_known.all(-1) & ~returns.any(-1)
     lengths = (~is_padded).sum(-1, dtype=np.int32)
     return xp.where(is_clean, lengths, np.int32(-1))
+
+
+@jax.jit
+def _lengths_on_device(rows: jax.Array) -> jax.Array:
+    return _lengths(jnp, rows)
 
 
 def _is_jax(value: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._checks.given import Option
+from jax_ctc._checks.host import native
 
 
 def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
@@ -16,19 +17,7 @@ def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
 
     num_classes: None while it is not known how many there will be.
     """
-    if isinstance(blank_id, Tracer):
-        raise TypeError(
-            "`blank_id` must be a Python int, known when the function is traced; got a"
-            " traced array. Mark it static (jax.jit static_argnames) or close over it"
-        )
-    try:
-        if isinstance(blank_id, bool | np.bool):
-            raise TypeError
-        index = operator.index(blank_id)
-    except TypeError:
-        raise TypeError(
-            f"`blank_id` must be an int; got {blank_id!r} ({type(blank_id).__name__})"
-        ) from None
+    index = check_int(blank_id)
     if num_classes is None:
         if index < 0:
             raise ValueError(
@@ -43,6 +32,23 @@ def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
             f" blank_id={num_classes - 1}"
         )
     return index
+
+
+def check_int(blank_id: Any) -> int:
+    """Return the blank as a Python int, a class or not, or raise."""
+    if isinstance(blank_id, Tracer):
+        raise TypeError(
+            "`blank_id` must be a Python int, known when the function is traced; got a"
+            " traced array. Mark it static (jax.jit static_argnames) or close over it"
+        )
+    try:
+        if isinstance(blank_id, bool | np.bool):
+            raise TypeError
+        return operator.index(blank_id)
+    except TypeError:
+        raise TypeError(
+            f"`blank_id` must be an int; got {blank_id!r} ({type(blank_id).__name__})"
+        ) from None
 
 
 def check_count(count: Any, *, name: str) -> int:
@@ -65,6 +71,22 @@ def check_count(count: Any, *, name: str) -> int:
     return number
 
 
+def check_id(value: Any, *, name: str) -> int:
+    """Return a label as a Python int, 0 or more, or raise."""
+    try:
+        if isinstance(value, bool | np.bool):
+            raise TypeError
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be an int, known when the function is traced; got"
+            f" {value!r} ({type(value).__name__})"
+        ) from None
+    if index < 0:
+        raise ValueError(f"`{name}` must be a class, 0 or more; got {index}")
+    return index
+
+
 def check_key(key: Any) -> jax.Array:
     """Return one random key, typed or raw, or raise."""
     fix = "Pass jax.random.key(seed)"
@@ -72,6 +94,8 @@ def check_key(key: Any) -> jax.Array:
         raise TypeError(
             f"`key` must be a JAX random key; got {key!r} ({type(key).__name__}). {fix}"
         )
+    if isinstance(key, np.ndarray):
+        key = native(key)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         axes = key.shape
     elif key.dtype == jnp.uint32 and key.ndim >= 1:

@@ -32,7 +32,8 @@ _SENTENCES = {
     ),
     Status.LABEL_OUT_OF_RANGE: (
         "LABEL_OUT_OF_RANGE: a label id inside label_lengths is negative or >= V;"
-        " check the vocabulary size and which id pads the labels"
+        " check the vocabulary size; labels padded with -1 or -100 need their lengths,"
+        " label_lengths=(labels >= 0).sum(-1)"
     ),
     Status.BLANK_IN_LABELS: (
         "BLANK_IN_LABELS: the blank id occurs among the labels; labels must not contain"

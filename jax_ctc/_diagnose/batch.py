@@ -1,7 +1,6 @@
 """The batch as it was passed: on the host, flat, checked, nothing repaired."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jax.core import Tracer
 from jax_ctc._checks.arrays import check_inputs
 from jax_ctc._checks.labels import narrow
 from jax_ctc._checks.options import check_blank_id, check_option
+from jax_ctc._checks.vocabularies import check_vocabulary
 from jax_ctc._numbers.precision import accumulator
 
 _MASKED = 80.0  # nats: exp(-80) is nothing beside 1, at any number of classes
@@ -92,8 +92,8 @@ def read_batch(
     return Given(
         scores=wide.astype(np.float32).reshape(utterances, num_frames, num_classes),
         labels=_host(batch.labels).reshape(utterances, num_labels),
-        logit_lengths=_host(batch.logit_lengths).reshape(utterances),
-        label_lengths=_host(batch.label_lengths).reshape(utterances),
+        logit_lengths=_lengths(batch.logit_lengths, utterances, num_frames),
+        label_lengths=_lengths(batch.label_lengths, utterances, num_labels),
         blank_id=blank,
         inputs=kind,
         is_half=batch.scores.dtype.itemsize == 2 or _was_half(wide),
@@ -124,6 +124,12 @@ def _host(integers: Any) -> np.ndarray:
     return np.array(narrow(jnp.asarray(integers)))
 
 
+def _lengths(lengths: Any, utterances: int, full: int) -> np.ndarray:
+    if lengths is None:
+        return np.full(utterances, full, np.int32)
+    return _host(lengths).reshape(utterances)
+
+
 def _size(array: Any, axis: int) -> int | None:
     """Return a size, or None for what is no array; `check_inputs` will say so."""
     try:
@@ -143,50 +149,3 @@ def _are_fractions(lengths: Any) -> bool:
     if not jnp.issubdtype(values.dtype, jnp.floating) or values.size == 0:
         return False
     return bool(((values >= 0) & (values <= 1)).all() and (values > 0).any())
-
-
-def check_vocabulary(
-    vocabulary: Any, num_classes: int | None
-) -> tuple[str, ...] | None:
-    """Return one name per class, or raise.
-
-    num_classes: None while it is not known how many there will be.
-
-    Raises:
-        TypeError: it is neither a sequence nor a mapping, or its names are no strings.
-        ValueError: it is a sequence of another length.
-    """
-    if vocabulary is None:
-        return None
-    is_sequence = isinstance(vocabulary, Sequence | np.ndarray)
-    is_sequence = is_sequence and not isinstance(vocabulary, bytes | bytearray)
-    if not is_sequence and not isinstance(vocabulary, Mapping):
-        hint = ""
-        if isinstance(vocabulary, Set):
-            hint = ". A set has no order: which class is called what?"
-        raise TypeError(
-            "`vocabulary` must be the names of the classes in the order of their ids,"
-            " as a list or a string of letters, or a mapping from ids to names; got"
-            f" {type(vocabulary).__name__}{hint}"
-        )
-    is_mapping = isinstance(vocabulary, Mapping)
-    names: list[Any] = list(vocabulary.values() if is_mapping else vocabulary)
-    odd = [name for name in names if not isinstance(name, str)]
-    if odd:
-        hint = ""
-        if is_mapping and all(isinstance(key, str) for key in vocabulary):
-            hint = ". Turn a mapping from names to ids round: {v: k for k, v in ...}"
-        raise TypeError(
-            f"`vocabulary` must name classes by strings; got {odd[0]!r}"
-            f" ({type(odd[0]).__name__}) among the names{hint}"
-        )
-    if num_classes is None:
-        return None
-    if isinstance(vocabulary, Mapping):  # ids that it lacks are written as they are
-        return tuple(str(vocabulary.get(c, c)) for c in range(num_classes))
-    if len(names) != num_classes:
-        raise ValueError(
-            f"`vocabulary` must name all V={num_classes} classes, blank included; got"
-            f" {len(names)} names"
-        )
-    return tuple(names)

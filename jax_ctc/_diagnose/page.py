@@ -6,6 +6,7 @@ from typing import Any
 
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.text import COLUMNS, cells, evidence, headline, who
+from jax_ctc._output.visible import visible
 from jax_ctc._pictures.utterance import draw
 
 _STYLE = """
@@ -70,7 +71,7 @@ def _findings(report: Any) -> str:
     rows = "".join(
         f'<tr><td class="{f.severity}">{f.severity}</td>'
         f'<td class="code {f.severity}">{f.code}</td>'
-        f"<td>{html.escape(f.message)}</td>"
+        f"<td>{html.escape(visible(f.message))}</td>"
         f'<td class="evidence">{html.escape(evidence(f.evidence))}</td>'
         f"<td>{who(f.utterances)}</td></tr>"
         for f in report.findings
@@ -98,7 +99,7 @@ def _table(report: Any, codes: dict[int, list[str]], pictured: set[int]) -> str:
 
 def _figure(report: Any, given: Given, index: int, codes: list[str]) -> str:
     utterance = report.utterances[index]
-    caption = (
+    caption = visible(
         f"utterance {index}: {', '.join(codes)}; to be read"
         f" “{utterance.labels}”, decoded “{utterance.decoded}”"
     )

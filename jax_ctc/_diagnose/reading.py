@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from jax_ctc import _recursion
 from jax_ctc._diagnose.batch import live_frames
 from jax_ctc._diagnose.guess import frequencies, log_guess
+from jax_ctc._diagnose.worker import checkpoint
 from jax_ctc._lattice.problem import build
 from jax_ctc._loss.losses import ctc_loss_with_status
 
@@ -46,6 +47,7 @@ class Reading:
 
     @functools.cached_property
     def _scored(self) -> tuple[np.ndarray, np.ndarray]:
+        checkpoint()
         # Blank 0 always, so that readings that differ in it share one compilation.
         loss, status = ctc_loss_with_status(
             jnp.asarray(_swap_columns(self.log_probs, self.blank_id)),
@@ -104,6 +106,7 @@ class Reading:
     @functools.cached_property
     def guess(self) -> np.ndarray:
         """[B, U+1] log-probability of a guess of n labels."""
+        checkpoint()
         return log_guess(
             self.log_probs,
             np.clip(self.logit_lengths, 0, self.log_probs.shape[1]),
@@ -120,6 +123,7 @@ class Reading:
 
 def log_prefixes(reading: Reading) -> np.ndarray:
     """Return [B, U+1]: log p of the first n labels, n = 0..U."""
+    checkpoint()
     frames = np.clip(reading.logit_lengths, 0, reading.log_probs.shape[1])
     return np.asarray(
         _prefixes(

@@ -1,7 +1,6 @@
 """What the doctor hands back: findings, one row per utterance, and their JSON."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.page import build
 from jax_ctc._diagnose.text import headline, render, who
+from jax_ctc._output.visible import visible, visible_json
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
 
@@ -88,14 +88,17 @@ class Report:
         return {f.code for f in self.findings if f.severity != NOTE}
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """Return the report as JSON; infinities and NaN become strings."""
+        """Return the report as JSON; infinities and NaN become strings.
+
+        Control characters in names of classes are escaped, so that it may be printed.
+        """
         content = {
             "passed": self.passed,
             "codes": sorted(self.codes()),
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "utterances": [dataclasses.asdict(row) for row in self.utterances],
         }
-        return json.dumps(_plain(content), indent=indent, ensure_ascii=False)
+        return visible_json(_plain(content), indent)
 
     def to_html(
         self, *, track: Callable[[Sequence[int]], Iterable[int]] | None = None
@@ -110,7 +113,7 @@ class Report:
     def __str__(self) -> str:
         """Say the findings in plain text, a line each."""
         lines = [
-            f"{f.severity} {f.code} [{who(f.utterances)}]: {f.message}"
+            f"{f.severity} {f.code} [{who(f.utterances)}]: {visible(f.message)}"
             for f in self.findings
         ]
         return "\n".join([headline(self), *lines])

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from jax_ctc._output.visible import visible
+
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _MOST_ROWS = 32
 
@@ -41,7 +43,7 @@ def render(report: Any) -> Any:
             style = STYLES[finding.severity]
             table.add_row(
                 Text(f"{finding.code}\n{finding.severity}", style=style),
-                Text(finding.message),
+                Text(visible(finding.message)),
                 Text(f"utterances: {who(finding.utterances)}\n")
                 + Text(evidence(finding.evidence)),
             )
@@ -126,8 +128,9 @@ def _short(value: Any) -> str:
         return ", ".join(pairs) + (" …" if len(value) > 6 else "")
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return number(value) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else visible(str(value))
 
 
 def _cut(text: str, most: int = 40) -> str:
+    text = visible(text)
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,25 +1,26 @@
 """The doctor beside a training loop: it looks on, and a step never waits for it."""
 
 import collections
-import concurrent.futures
 import copy
+import dataclasses
 import functools
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from jax_ctc._checks.arrays import check_scores
 from jax_ctc._checks.given import Index, Option, Vocabulary
 from jax_ctc._checks.options import check_blank_id, check_count, check_option
+from jax_ctc._checks.vocabularies import check_vocabulary
 from jax_ctc._diagnose import Report, diagnose
-from jax_ctc._diagnose.batch import check_vocabulary
+from jax_ctc._diagnose.here import Status, fetch, own_rows
+from jax_ctc._diagnose.worker import Worker, checkpoint
 
 # Batches whose status is not known yet: a host may run some steps ahead of a device.
 _KEEP = 8
@@ -27,20 +28,15 @@ _KEEP = 8
 _INPUTS = ("logits", "log_probs")
 
 
-class _Step(NamedTuple):
-    """A step that may yet be asked about: references to what is on a device."""
+@dataclasses.dataclass
+class _Step:
+    """A step that may yet be asked about."""
 
     number: int
     window: int
-    bits: jax.Array  # [] int32, the OR over its utterances, on its way to the host
-    batch: tuple[Any, ...]
-
-
-class _Window(NamedTuple):
-    """The OR of the statuses of some steps, on its way to the host."""
-
-    number: int
-    bits: jax.Array
+    status: Status
+    rows: np.ndarray | None  # of the leading axis, those of this process; None: all
+    batch: tuple[Any, ...] | None  # what is on a device; None: let go
 
 
 def watch(
@@ -55,11 +51,12 @@ def watch(
 ) -> "Watch":
     """Return a watch to call once per training step; it diagnoses flagged batches.
 
-    Each call ORs the step's status into one number on the device. The number of the
-    step, and every `every` steps that of all of them, start their way to the host, and
-    are looked at in a later step, once they have arrived. A batch without a bit is let
-    go there and then; the first one with a bit, of each `every` steps, is diagnosed in
-    a thread of its own. No call waits for the device, for a copy or for a diagnosis.
+    With each call the step's status starts its way to the host, and is looked at in a
+    later call, once it has arrived. A batch without a bit is let go there and then; the
+    first one with a bit, of each `every` steps, is diagnosed in a thread of its own. No
+    call waits for the device, for a copy or for a diagnosis, and nothing is computed on
+    a device: the arrays may be sharded over the batch, or come from `pmap`. Of several
+    processes each looks at its own utterances, and any of them may do without a watch.
 
     Args:
         every: steps that make one report at most.
@@ -77,7 +74,8 @@ def watch(
     Returns:
         Watch: call it with (status, logits, labels, logit_lengths, label_lengths), the
         device arrays of the step; `reports` are the (step, report) pairs so far;
-        `close()` waits for the last ones, and `with` does it by itself.
+        `close()` waits for the last ones, and `with` does it by itself. Nothing waits
+        for them after Ctrl-C.
 
     Raises:
         TypeError: `every`, `keep`, `most_reports` or `blank_id` is no int, or
@@ -85,11 +83,11 @@ def watch(
         ValueError: one of them is too small, or `inputs` has an unknown value.
 
     Cost:
-        Two tiny dispatches per step. Device memory: `keep` batches at most while the
-        device is behind, one as a rule; and up to `most_reports` flagged ones in all,
-        until their diagnosis has begun; none once `most_reports` were diagnosed.
-        Arguments on the host are copied, for a loader may fill them anew. A diagnosis
-        costs what `diagnose` does, on the CPU backend where there is one.
+        A copy of the status to the host per step. Device memory: `keep` batches at most
+        while the device is behind, one as a rule; and up to `most_reports` flagged ones
+        in all, until their diagnosis has begun; none once `most_reports` were
+        diagnosed. Arguments on the host are copied, for a loader may fill them anew. A
+        diagnosis costs what `diagnose` does, on the CPU backend where there is one.
 
     Example:
         >>> import jax.numpy as jnp, jax_ctc
@@ -107,6 +105,7 @@ def watch(
     check_option(inputs, _INPUTS, name="inputs")
     check_classes = functools.partial(_check_classes, blank_id, vocabulary)
     check_classes(None)  # how many there are, the first step tells
+    vocabulary = copy.copy(vocabulary)  # the first report may be hours away
     examine = functools.partial(
         diagnose, blank_id=blank_id, inputs=inputs, vocabulary=vocabulary
     )
@@ -129,16 +128,23 @@ class Watch:
         self.reports: list[tuple[int, Report]] = []
         self.num_steps = 0
         self.num_flagged = 0  # windows in which some status had a bit set
-        self._every, self._most = every, most_reports
+        self._every, self._keep, self._most = every, keep, most_reports
         self._check_classes = check_classes
         self._examine, self._on_report = examine, on_report
-        self._steps: collections.deque[_Step] = collections.deque(maxlen=keep)
-        self._windows: collections.deque[_Window] = collections.deque()
-        self._seen: jax.Array | None = None
+        self._steps: collections.deque[_Step] = collections.deque()
+        self._flagged = -1  # the last window that was
+        self._gone = -1  # the last window with a flagged batch that was let go
         self._asked: set[int] = set()  # windows with a diagnosis
         self._is_closed = False
-        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-        self._work: list[concurrent.futures.Future] = []
+        self._worker = Worker()
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied, as part of a training state, say."""
+        raise TypeError(
+            "a Watch cannot be pickled or copied: it holds a thread, and arrays on a"
+            " device. Leave it out of the state, and make one in each process by"
+            " jax_ctc.watch(...)"
+        )
 
     def __call__(
         self,
@@ -166,21 +172,20 @@ class Watch:
         """
         if self._is_closed:
             raise RuntimeError("this watch is closed: call it before `close()`")
-        bits = _any_bits(_checked(status))
+        arriving = Status(_checked(status))
         if self.num_steps == 0:  # a mistake should not wait for the first flag
             self._check_classes(check_scores(logits).shape[-1])
+        batch = rows = None
         if len(self._asked) < self._most:
-            bits.copy_to_host_async()
             batch = (logits, labels, logit_lengths, label_lengths)
             if any(_is_deleted(argument) for argument in batch):
                 raise RuntimeError(_donated(self.num_steps))
-            batch = tuple(_held(argument) for argument in batch)
-            window = self.num_steps // self._every
-            self._steps.append(_Step(self.num_steps, window, bits, batch))
-        self._seen = bits if self._seen is None else _either(self._seen, bits)
+            batch, rows = tuple(map(_held, batch)), own_rows(logits)
+        window = self.num_steps // self._every
+        self._steps.append(_Step(self.num_steps, window, arriving, rows, batch))
+        if len(self._steps) > self._keep:  # a slow device: what is oldest is let go
+            self._steps[-1 - self._keep].batch = None
         self.num_steps += 1
-        if self.num_steps % self._every == 0:
-            self._send()
         self._look(wait=False)
 
     def close(self) -> list[tuple[int, Report]]:
@@ -192,12 +197,9 @@ class Watch:
                 stderr when it happened.
         """
         self._is_closed = True
-        self._send()
         self._look(wait=True)
-        self._thread.shutdown(wait=True)
-        work, self._work = self._work, []
-        for future in work:
-            future.result()
+        self._end_window()
+        self._worker.finish()
         return self.reports
 
     def __enter__(self) -> "Watch":
@@ -206,39 +208,48 @@ class Watch:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         """Close, unless an error is on its way already."""
+        self._is_closed = True
         if kind is None:
             self.close()
-        else:
-            self._is_closed = True
-            self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _send(self) -> None:
-        """Start the copy of what was seen since the last one."""
-        if self._seen is not None:
-            self._seen.copy_to_host_async()
-            window = (self.num_steps - 1) // self._every
-            self._windows.append(_Window(window, self._seen))
-            self._seen = None
+        elif issubclass(kind, KeyboardInterrupt):
+            self._worker.let_go()
+        else:  # what is being diagnosed may be why
+            self._worker.drop()
 
     def _look(self, *, wait: bool) -> None:
-        """Read the steps and windows that have arrived; the others can wait."""
-        while self._steps and (wait or _is_ready(self._steps[0].bits)):
+        """Read the statuses that have arrived; the others can wait."""
+        while self._steps and (wait or self._steps[0].status.is_here()):
             step = self._steps.popleft()
-            if int(np.asarray(step.bits)) and step.window not in self._asked:
+            if step.window > max(self._gone, self._flagged):
+                self._end_window()
+            if not step.status.is_flagged(step.rows):
+                continue
+            self.num_flagged += step.window != self._flagged
+            self._flagged = step.window
+            if step.window in self._asked or len(self._asked) == self._most:
+                continue
+            if step.batch is None:
+                self._gone = step.window
+            else:
                 self._ask(step)
-        while self._windows and (wait or _is_ready(self._windows[0].bits)):
-            window = self._windows.popleft()
-            if int(np.asarray(window.bits)):
-                self.num_flagged += 1
-                if window.number not in self._asked and len(self._asked) < self._most:
-                    _warn_gone()
+
+    def _end_window(self) -> None:
+        """Say that a flagged batch was let go, if no other of its window was asked."""
+        if self._gone >= 0 and self._gone not in self._asked:
+            warnings.warn(
+                "a batch was flagged, but was no longer at hand when its status came:"
+                " call `watch` with a larger `keep`",
+                stacklevel=4,
+            )
+        self._gone = -1
 
     def _ask(self, step: _Step) -> None:
         """Hand a flagged batch to the doctor's thread; after the last, hold none."""
         self._asked.add(step.window)
         if len(self._asked) == self._most:
-            self._steps.clear()
-        self._work.append(self._thread.submit(self._diagnose, step))
+            for other in self._steps:
+                other.batch = None
+        self._worker.submit(functools.partial(self._diagnose, step))
 
     def _diagnose(self, step: _Step) -> None:
         """Diagnose a step; this thread may wait for its arrays.
@@ -249,6 +260,7 @@ class Watch:
             batch = _on_host(step)
             with jax.default_device(_host_device()):
                 report = self._examine(*batch)
+            checkpoint()  # after Ctrl-C nobody wants to read it
             self.reports.append((step.number, report))
             self._on_report(step.number, report)
         except Exception as error:
@@ -259,8 +271,9 @@ class Watch:
 
 def _on_host(step: _Step) -> tuple[Any, ...]:
     """Return the batch on the host, or raise."""
+    assert step.batch is not None
     try:
-        return jax.device_get(step.batch)
+        return fetch(step.batch, step.rows)
     except RuntimeError as error:
         if any(_is_deleted(argument) for argument in step.batch):
             raise RuntimeError(_donated(step.number)) from error
@@ -277,14 +290,6 @@ def _donated(step: int) -> str:
         f"`watch` cannot look at step {step}: arrays of its batch are deleted, because"
         " they were donated to a jitted function. Do not donate the batch (see"
         " donate_argnums of jax.jit), or pass the watch a copy: jnp.copy(logits)"
-    )
-
-
-def _warn_gone() -> None:
-    warnings.warn(
-        "a batch was flagged, but was no longer at hand when its status came: call"
-        " `watch` with a larger `keep`",
-        stacklevel=4,
     )
 
 
@@ -313,23 +318,6 @@ def _is_deleted(argument: Any) -> bool:
     return isinstance(argument, jax.Array) and argument.is_deleted()
 
 
-@jax.jit
-def _any_bits(status: jax.Array) -> jax.Array:
-    """Return the OR over all utterances."""
-    bits = status.ravel().astype(jnp.int32)
-    return lax.reduce(bits, np.int32(0), lax.bitwise_or, (0,))
-
-
-@jax.jit
-def _either(a: jax.Array, b: jax.Array) -> jax.Array:
-    return a | b
-
-
-def _is_ready(array: Any) -> bool:
-    """Tell whether reading the array would not wait."""
-    return array.is_ready()
-
-
 def _host_device() -> Any:
     """Return a CPU where there is one, so that an accelerator keeps training."""
     try:
@@ -339,4 +327,5 @@ def _host_device() -> Any:
 
 
 def _print(step: int, report: Report) -> None:
-    print(f"step {step}: {report}", file=sys.stderr)
+    of = f" of process {jax.process_index()}" if jax.process_count() > 1 else ""
+    print(f"step {step}{of}: {report}", file=sys.stderr)

@@ -6,26 +6,27 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
 from jax_ctc._numbers.precision import accumulator
+from jax_ctc._numbers.sizes import Size, is_open, smaller
 
 
 def rows_of_chunk(
-    start: Int[Array, ""] | int, size: int, num_frames: int
-) -> tuple[Int[Array, ""] | int, int]:
+    start: Int[Array, ""] | int, size: int, num_frames: Size
+) -> tuple[Int[Array, ""] | int, Size]:
     """Return the first row and the number of rows of the scores that hold a chunk.
 
     Past the end of the scores a chunk's rows are moved back to fit, and its frames no
     longer start at the first of them.
     """
-    num_rows = min(size, num_frames)
+    num_rows = smaller(size, num_frames)
     return jnp.minimum(start, num_frames - num_rows), num_rows
 
 
 def rows_of(
-    scores: Float[Array, "B T V"], first: Int[Array, ""] | int, size: int
+    scores: Float[Array, "B T V"], first: Int[Array, ""] | int, size: Size
 ) -> Float[Array, "B {size} V"]:
     """Slice some frames, and widen them alone."""
     rows = scores
-    if size < scores.shape[1]:
+    if is_open(size) or size < scores.shape[1]:
         rows = lax.dynamic_slice_in_dim(to_bits(rows), first, size, axis=1)
         rows = from_bits(rows, scores.dtype)
     return rows.astype(accumulator(scores.dtype))

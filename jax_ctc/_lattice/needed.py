@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.emissions import best_of, log_shift
@@ -46,8 +46,13 @@ def needed_classes(
     needed = functools.partial(_needed, vocab_axes=vocab_axes, normalise=normalise)
     policy = jax.checkpoint_policies.save_only_these_names(_SHARED)
     scores, shift = jax.checkpoint(needed, policy=policy)(problem)
+    return over_own_classes(problem, scores), shift
+
+
+def over_own_classes(problem: Problem, scores: Float[Array, "B T _"]) -> Problem:
+    """Return the problem with a class of its own for each state, and their scores."""
     ids = jnp.zeros_like(problem.ids) + positions(problem.ids.shape[1], 2)
-    return problem._replace(scores=scores, ids=ids), shift
+    return problem._replace(scores=scores, ids=ids)
 
 
 def _needed(
@@ -56,34 +61,64 @@ def _needed(
     scores = problem.scores.astype(accumulator(problem.scores.dtype))
     is_live = is_inside(problem.logit_lengths, scores.shape[1])  # [B, T]
 
-    # Not every backend's maximum over devices keeps NaN; all of them keep +inf.
     peak = lax.stop_gradient(jnp.max(scores, axis=2))
-    peak = lax.pmax(jnp.where(jnp.isnan(peak), jnp.inf, peak), vocab_axes)
-    peak = checkpoint_name(peak, _SHARED)
-    is_bad = is_live & ~jnp.isfinite(peak)
+    peak, is_bad = peak_of_all(peak, is_live, vocab_axes)
     # A `where` on a result still sends 0 * NaN through the side not taken, so padding
     # and bad frames are replaced before any arithmetic.
     is_read = is_live & ~is_bad
-    peak = jnp.where(is_read, peak, 0)
     scores = jnp.where(is_read[:, :, None], scores, 0)
 
     of_own = _of_own_classes(scores, problem.ids, vocab_axes)
-    if normalise:  # one exchange for all sums
-        sums = normaliser.below_and_peaks(scores, peak)
+    sums = normaliser.below_and_peaks(scores, peak) if normalise else None
+    return small_scores(of_own, peak, sums, is_live, is_bad, vocab_axes)
+
+
+def peak_of_all(
+    peak: Float[Array, "B T"], is_live: Bool[Array, "B T"], vocab_axes: tuple[str, ...]
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """Return the best score of all classes, 0 where none is to be read; who is bad.
+
+    peak: of the classes of this device, a constant to JAX.
+    """
+    # Not every backend's maximum over devices keeps NaN; all of them keep +inf.
+    peak = jnp.where(jnp.isnan(peak), jnp.inf, peak)
+    if vocab_axes:
+        peak = checkpoint_name(lax.pmax(peak, vocab_axes), _SHARED)
+    is_bad = is_live & ~jnp.isfinite(peak)
+    return jnp.where(is_live & ~is_bad, peak, 0), is_bad
+
+
+def small_scores(
+    of_own: Float[Array, "B T S"],
+    peak: Float[Array, "B T"],
+    sums: tuple[Float[Array, "B T"], Float[Array, "B T"]] | None,
+    is_live: Bool[Array, "B T"],
+    is_bad: Bool[Array, "B T"],
+    vocab_axes: tuple[str, ...],
+) -> tuple[Float[Array, "B T _"], Float[Array, "B T"]]:
+    """Return the scores of the states' own classes, and each frame's log shift.
+
+    of_own: what this device has of the needed scores, 0 for all others. sums: what it
+    has below the peak, and how often it reaches it; None: scores are taken as they are.
+    """
+    num_states = of_own.shape[2]
+    if sums is not None:  # one exchange for all sums
         of_own = jnp.concatenate([of_own, jnp.stack(sums, axis=2)], axis=2)
-    of_all = checkpoint_name(lax.psum(of_own, vocab_axes), _SHARED)
+    of_all = of_own
+    if vocab_axes:
+        of_all = checkpoint_name(lax.psum(of_own, vocab_axes), _SHARED)
     here = None
-    if normalise:
+    if sums is not None:
         rest = normaliser.rest(of_all[:, :, -2], of_all[:, :, -1])
         here = Normaliser(peak, rest)
 
-    needed = of_all[:, :, : problem.ids.shape[1]]
+    needed = of_all[:, :, :num_states]
     best = best_of(needed[:, :, -1:], needed[:, :, :-1])
     small = jnp.where(is_bad[:, :, None], jnp.nan, needed - best[:, :, None])
     # One more class, which no state emits: a frame whose needed classes are all -inf is
     # impossible, and not bad.
     small = jnp.pad(small, ((0, 0), (0, 0), (0, 1)))
-    return small, jnp.where(is_read, log_shift(best, here), 0)
+    return small, jnp.where(is_live & ~is_bad, log_shift(best, here), 0)
 
 
 def _of_own_classes(

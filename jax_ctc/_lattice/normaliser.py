@@ -19,8 +19,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
+from jax_ctc._numbers.sizes import Size, is_open
 
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**18
+_USUAL_BATCH = 32  # where a program leaves it open
 
 
 class Normaliser(NamedTuple):
@@ -43,13 +45,12 @@ def of(scores: Float[Array, "... V"]) -> Normaliser:
 def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     """Return the normalisers of all frames, without derivatives.
 
-    About a megabyte at a time: XLA on CPU stores what two sums have in common, and
+    A quarter of a megabyte at a time: XLA on CPU stores what two sums share, and
     would widen all scores of half precision at once.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]
-    frame_bytes = max(4 * scores.shape[0] * scores.shape[2], 1)
-    chunk = max(_CHUNK_BYTES // frame_bytes, 1)
-    if num_frames <= chunk:
+    chunk = _frames_at_once(*scores.shape)
+    if not is_open(num_frames) and num_frames <= chunk:
         return of(rows_of(scores, 0, num_frames))
 
     def look(start: Int[Array, ""]) -> Normaliser:
@@ -61,10 +62,20 @@ def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     repeated = -num_frames % chunk
 
     def join(x: Float[Array, "C B K"]) -> Float[Array, "B T"]:
+        if is_open(num_frames):  # cut where, nobody can say yet
+            frame = positions(num_frames)
+            first, _ = rows_of_chunk(frame // chunk * chunk, chunk, num_frames)
+            return x.at[frame // chunk, :, frame - first].get(mode="clip").T
         whole = jnp.moveaxis(x[:-1], 0, 1).reshape(x.shape[1], -1)
         return jnp.concatenate([whole, x[-1, :, repeated:]], axis=1)
 
     return Normaliser(*map(join, found))
+
+
+def _frames_at_once(batch: Size, num_frames: Size, num_classes: int) -> int:
+    if is_open(batch):  # as many as of a batch of usual size
+        batch = _USUAL_BATCH
+    return max(_CHUNK_BYTES // max(4 * batch * num_classes, 1), 1)
 
 
 def below_and_peaks(

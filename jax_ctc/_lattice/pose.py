@@ -10,6 +10,7 @@ from jax import lax
 
 from jax_ctc._checks.arrays import Batch, check_inputs
 from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.head import How
 from jax_ctc._checks.labels import narrow, status_of_labels
 from jax_ctc._checks.options import check_blank_id
 from jax_ctc._lattice.problem import Problem, build
@@ -25,11 +26,13 @@ class Spec(NamedTuple):
     normalise: bool = True
     vocab_axes: tuple[str, ...] = ()  # mesh axes that the classes are sharded over
     time_axes: tuple[str, ...] = ()  # and the frames
+    feature_axes: tuple[str, ...] = ()  # and what a linear layer sums over
+    how: How = How()  # such a layer makes logits
 
     @property
     def shard_axes(self) -> tuple[str, ...]:
         """All axes that hold parts of one utterance."""
-        return self.time_axes + self.vocab_axes
+        return self.time_axes + self.vocab_axes + self.feature_axes
 
 
 def prepare(
@@ -45,11 +48,17 @@ def prepare(
     return Spec(check_blank_id(blank_id, batch.scores.shape[-1])), batch
 
 
-def pose(spec: Spec, batch: Batch) -> tuple[Problem, jax.Array]:
-    """Return the problems of a batch with any leading axes, and their status [B]."""
-    *leading, own_frames, own_classes = batch.scores.shape
+def pose(
+    spec: Spec, batch: Batch, own_classes: int | None = None
+) -> tuple[Problem, jax.Array]:
+    """Return the problems of a batch with any leading axes, and their status [B].
+
+    own_classes: how many classes this device has, where the last axis of the scores
+    does not say it.
+    """
+    *leading, own_frames, width = batch.scores.shape
     num_frames = own_frames * axis_size(spec.time_axes)
-    num_classes = own_classes * axis_size(spec.vocab_axes)
+    num_classes = (own_classes or width) * axis_size(spec.vocab_axes)
     num_utterances = math.prod(leading)
     check_blank_id(spec.blank_id, num_classes)
     full = batch._replace(
@@ -59,14 +68,14 @@ def pose(spec: Spec, batch: Batch) -> tuple[Problem, jax.Array]:
     scores, labels, logit_lengths, label_lengths = vary_alike(
         *(jnp.asarray(array) for array in full), sharded=spec.shard_axes
     )
-    scores = scores.reshape(num_utterances, own_frames, own_classes)
+    scores = scores.reshape(num_utterances, own_frames, width)
     if not is_tracked(spec.shard_axes):
         scores = value_only("the loss with vocab_axis or time_axis", scores)
     labels = narrow(labels).reshape(num_utterances, labels.shape[-1])
     logit_lengths = narrow(logit_lengths).reshape(num_utterances)
     label_lengths = narrow(label_lengths).reshape(num_utterances)
     if num_frames == 0:  # one padded frame means the same, and every loop has a body
-        scores = jnp.zeros_like(scores, shape=(num_utterances, 1, own_classes))
+        scores = jnp.zeros_like(scores, shape=(num_utterances, 1, width))
     status = status_of_labels(
         labels,
         logit_lengths,

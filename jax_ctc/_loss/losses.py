@@ -1,21 +1,18 @@
 """The losses: public names, statuses and the policy for utterances without a loss."""
 
 import functools
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jax_ctc import _recursion
 from jax_ctc._checks.arrays import Batch, check_inputs
 from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.labels import bit
-from jax_ctc._checks.options import check_blank_id, check_option
 from jax_ctc._checks.status import Status
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.emissions import is_bad as bad
 from jax_ctc._lattice.needed import needed_classes
 from jax_ctc._lattice.pose import Spec, pose
+from jax_ctc._loss.policy import settle, specify
 from jax_ctc._loss.rule import loss_of
 from jax_ctc._mesh.placement import run_placed
 from jax_ctc._mesh.varying import anywhere
@@ -108,7 +105,7 @@ def ctc_loss(
     """
     return run_placed(
         _score,
-        _specify(blank_id, infeasible, implementation),
+        specify(blank_id, infeasible, implementation),
         check_inputs(logits, labels, logit_lengths, label_lengths),
         "logits",
         vocab_axis=vocab_axis,
@@ -169,7 +166,7 @@ def ctc_loss_with_status(
     """
     return run_placed(
         _score,
-        _specify(blank_id, infeasible, implementation),
+        specify(blank_id, infeasible, implementation),
         check_inputs(logits, labels, logit_lengths, label_lengths),
         "logits",
         vocab_axis=vocab_axis,
@@ -243,7 +240,7 @@ def ctc_loss_from_log_probs(
     """
     return run_placed(
         _score,
-        _specify(blank_id, infeasible, implementation)._replace(normalise=False),
+        specify(blank_id, infeasible, implementation)._replace(normalise=False),
         check_inputs(log_probs, labels, logit_lengths, label_lengths, name="log_probs"),
         "log_probs",
         vocab_axis=vocab_axis,
@@ -296,7 +293,7 @@ def check_batch(
     """
     return run_placed(
         _check,
-        _specify(blank_id, "inf", None),
+        specify(blank_id, "inf", None),
         check_inputs(logits, labels, logit_lengths, label_lengths),
         "logits",
         vocab_axis=vocab_axis,
@@ -304,31 +301,11 @@ def check_batch(
     )
 
 
-def _specify(blank_id: Any, infeasible: Any, implementation: Any) -> Spec:
-    """Return the options of a loss, or raise; V is not known before `pose`."""
-    return Spec(
-        blank_id=check_blank_id(blank_id, None),
-        infeasible=check_option(infeasible, ("inf", "zero"), name="infeasible"),
-        implementation=check_option(
-            implementation, (None, *_recursion.names()), name="implementation"
-        ),
-    )
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _score(spec: Spec, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Return loss and status, with the leading axes the batch came with."""
     problem, status = pose(spec, batch)
-    log_z, loss = loss_of(spec, problem)
-    is_bad, is_zero = jnp.isnan(log_z), log_z == -jnp.inf
-    if spec.normalise:
-        # A probability is at most 1, and rounding must not say otherwise; the
-        # correction is a constant, so the gradient passes.
-        loss = loss + jax.lax.stop_gradient(jnp.maximum(loss, 0) - loss)
-    status = status | bit(Status.NONFINITE_LOGITS, is_bad)
-    status = status | bit(Status.ZERO_PROBABILITY, is_zero & (status == 0))
-    value = jnp.inf if spec.infeasible == "inf" else 0.0
-    loss = jnp.where(status == 0, loss, jnp.where(is_bad, jnp.nan, value))
+    loss, status = settle(spec, *loss_of(spec, problem), status)
     leading = batch.scores.shape[:-2]
     return loss.reshape(leading), status.reshape(leading)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, Num
+from jaxtyping import Array, Bool, Float, Integer, Num
 
 from jax_ctc._checks.arrays import Checked, check_losses, check_per_utterance
 from jax_ctc._checks.given import ArrayLike
@@ -17,6 +17,7 @@ from jax_ctc._mesh.varying import (
     value_only,
     varying,
 )
+from jax_ctc._numbers.precision import accumulator
 
 
 def reduce_loss(
@@ -48,7 +49,7 @@ def reduce_loss(
             batch, leave it None: the mean is global already.
 
     Returns:
-        [] float, of the dtype of `loss`.
+        [] float, of the dtype of `loss`. Added up and counted in float32 at least.
 
     Raises:
         TypeError: a dtype is wrong.
@@ -89,8 +90,9 @@ def reduce_loss_and_weight(
             device's copy is added.
 
     Returns:
-        total: [] float, sum of weights * loss over the utterances that count.
-        weight: [] float, sum of their weights.
+        total: [] float32 (float64 for float64 losses), sum of weights * loss over the
+            utterances that count.
+        weight: [] alike, sum of their weights.
 
     Raises:
         TypeError: a dtype is wrong.
@@ -143,10 +145,12 @@ def _sums(
     axes: tuple[str, ...],
     losses: Float[Array, "..."],
     status: Integer[Array, "..."] | None,
-    weights: Num[Array, "..."] | None,
+    weights: Num[Array, "..."] | Bool[Array, "..."] | None,
     label_lengths: Integer[Array, "..."] | None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the sum of weights * losses, and the sum of weights, of what counts."""
+    # Half precision has no number for the sum of a batch of them, nor for its count.
+    losses = losses.astype(accumulator(losses.dtype))
     is_counted = losses != jnp.inf
     if status is not None:
         is_counted = is_counted & (status == 0)
@@ -177,7 +181,10 @@ def _sums(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _mean(axes: tuple[str, ...], *parts: Any) -> Float[Array, ""]:
+def _mean(
+    axes: tuple[str, ...], losses: Float[Array, "..."], *parts: Any
+) -> Float[Array, ""]:
     """Divide once, after everything is added up; 0 where nothing counts."""
-    total, weight = _sums(axes, *parts)
-    return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
+    total, weight = _sums(axes, losses, *parts)
+    mean = jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
+    return mean.astype(losses.dtype)

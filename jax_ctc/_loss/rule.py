@@ -47,10 +47,20 @@ def loss_of(spec: Spec, problem: Problem) -> tuple[jax.Array, jax.Array]:
     log p is -inf where there is no path of positive probability, or none to look for;
     NaN where a frame inside the length is bad. The derivative is exactly 0 in both.
     """
-    normalise, shift = spec.normalise, None
-    if spec.vocab_axes:
-        problem, shift = needed_classes(problem, spec.vocab_axes, normalise=normalise)
-        normalise = False
+    if not spec.vocab_axes:
+        return loss_of_shifted(spec, problem, None)
+    small = needed_classes(problem, spec.vocab_axes, normalise=spec.normalise)
+    return loss_of_shifted(spec, *small)
+
+
+def loss_of_shifted(
+    spec: Spec, problem: Problem, shift: Float[Array, "B T"] | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return the same of scores that are short of each frame's log shift.
+
+    Without a shift scores are what they are, and normalised if the spec says so.
+    """
+    normalise = spec.normalise and shift is None
     question = Question("loss", spec.implementation, normalise, spec.time_axes)
     if spec.implementation == "scan":  # plain autodiff
         log_z, loss = _loss(question, problem)

@@ -15,7 +15,7 @@ over devices have values here, and no derivatives.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -33,10 +33,12 @@ def vary_alike(
     """
     axes = [varying(array) for array in arrays]
     union = frozenset().union(*axes) - frozenset(sharded)
-    return tuple(
-        lax.pcast(array, tuple(sorted(union - own)), to="varying")
-        for array, own in zip(arrays, axes, strict=True)
-    )
+    return tuple(vary_over(array, union) for array in arrays)
+
+
+def vary_over(array: jax.Array, axes: Iterable[str]) -> jax.Array:
+    """Return the array, varying over these axes too."""
+    return lax.pcast(array, tuple(sorted(set(axes) - varying(array))), to="varying")
 
 
 def varying(array: jax.Array) -> frozenset[str]:
@@ -60,9 +62,7 @@ def steady_scan(
     axes = frozenset().union(*map(varying, jax.tree.leaves((carry, xs))))
 
     def vary(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda x: lax.pcast(x, tuple(sorted(axes - varying(x))), to="varying"), tree
-        )
+        return jax.tree.map(lambda x: vary_over(x, axes), tree)
 
     def steady(carry: Any, x: Any) -> tuple[Any, Any]:
         carry, out = step(carry, x)

@@ -3,8 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from jax_ctc._numbers.sizes import Size
 
-def positions(size: int, ndim: int = 1) -> Int[Array, "..."]:
+
+def positions(size: Size, ndim: int = 1) -> Int[Array, "..."]:
     """Return 0 .. size - 1 on the last of `ndim` axes, the others of size 1.
 
     int32 also under x64, and of full rank, because callers may run with dtype
@@ -13,11 +15,11 @@ def positions(size: int, ndim: int = 1) -> Int[Array, "..."]:
     return jnp.arange(size, dtype=jnp.int32).reshape((1,) * (ndim - 1) + (size,))
 
 
-def is_inside(lengths: Int[Array, "..."], size: int) -> Bool[Array, "... {size}"]:
+def is_inside(lengths: Int[Array, "..."], size: Size) -> Bool[Array, "... {size}"]:
     """Mark the first `lengths` of `size` places."""
     return positions(size, lengths.ndim + 1) < lengths[..., None]
 
 
-def is_at(places: Int[Array, "..."], size: int) -> Bool[Array, "... {size}"]:
+def is_at(places: Int[Array, "..."], size: Size) -> Bool[Array, "... {size}"]:
     """Mark the one place of `size` given; none where it is outside."""
     return positions(size, places.ndim + 1) == places[..., None]

@@ -14,6 +14,8 @@ from jax_ctc._alignment.records import (
 )
 from jax_ctc._alignment.spans import TokenSpan, token_spans
 from jax_ctc._checks.given import ArrayLike, Number, Option, Vocabulary
+from jax_ctc._checks.host import native
+from jax_ctc._output.visible import visible
 from jax_ctc._pictures.fonts import can_draw
 
 if TYPE_CHECKING:
@@ -116,7 +118,11 @@ def plot_alignment(
         ]
         draw_posteriors(top, label[:, : len(spans)], blank, duration, texts)
         top.set_ylabel("probability")
-        top.set_title(title or "Posterior of each label, and of the blank (grey)")
+        top.set_title(
+            visible(title, keep="\n")
+            if title
+            else "Posterior of each label, and of the blank (grey)"
+        )
         bottom.set_xlabel("frame" if frame_rate is None else "seconds")
     return figure
 
@@ -136,7 +142,9 @@ def _check_posteriors(posteriors: Any, alignment: Any) -> tuple[np.ndarray, np.n
                 f"`{name}` is traced, but a picture is drawn on the host: return it"
                 " from the jitted function and plot outside"
             )
-    label, blank = np.asarray(posteriors.label), np.asarray(posteriors.blank)
+    # Half precision would lose the sum over the blank's states.
+    label = np.asarray(posteriors.label, np.float64)
+    blank = np.asarray(posteriors.blank, np.float64)
     tokens = np.asarray(alignment.tokens)
     if label.ndim != 2 or tokens.ndim != 1:
         raise ValueError(
@@ -166,7 +174,7 @@ def _check_posteriors(posteriors: Any, alignment: Any) -> tuple[np.ndarray, np.n
 
 
 def _check_picture(picture: Any) -> np.ndarray:
-    image = np.asarray(picture)
+    image = native(np.asarray(picture))
     if image.ndim != 2 or 0 in image.shape or image.dtype.kind not in "biuf":
         raise ValueError(
             "`picture` must be [height, width], a number per point; got shape"
@@ -190,9 +198,9 @@ def draw_posteriors(
     axes.stairs(np.ones_like(blank), edges, baseline=1 - blank, fill=True, color=_BLANK)
     for number, (text, curve) in enumerate(zip(texts, label.T, strict=True)):
         colour = _PALETTE[number % len(_PALETTE)]
-        visible = np.flatnonzero(curve > _VISIBLE)
-        if visible.size:
-            first, last = visible[0], visible[-1] + 1
+        drawn = np.flatnonzero(curve > _VISIBLE)
+        if drawn.size:
+            first, last = drawn[0], drawn[-1] + 1
             shown, at = curve[first:last], edges[first : last + 1]
             axes.stairs(shown, at, fill=True, color=colour, alpha=0.35)
             axes.stairs(shown, at, color=colour, lw=1.8)
@@ -201,7 +209,7 @@ def draw_posteriors(
         best = np.flatnonzero(curve >= 0.98 * peak)
         middle = (edges[best] + edges[best + 1]).mean() / 2
         axes.annotate(
-            text,
+            visible(text),  # a NUL would make an SVG malformed
             (middle, peak),
             xytext=(0, 3),
             textcoords="offset points",

@@ -10,6 +10,7 @@ from jax import nn
 from jax_ctc._alignment.posteriors import ctc_posteriors
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.text import need
+from jax_ctc._output.visible import visible
 from jax_ctc._pictures.alignment import draw_posteriors
 from jax_ctc._pictures.fonts import can_draw
 
@@ -139,7 +140,7 @@ def _name(given: Given, label: int) -> str:
     if label == given.blank_id:
         return "blank"
     name = given.spell([label])
-    name = name.strip() or repr(name)
+    name = visible(name.strip() or repr(name))
     if not can_draw(name):
         return str(label)
     return name if len(name) <= _MOST_LETTERS else name[: _MOST_LETTERS - 1] + "…"

@@ -5,6 +5,7 @@ can do everything. Guests are kernels for one kind of machine (contract.py): a m
 here, a line in `GUESTS`, and the contract in `tests/contract.py` passes.
 """
 
+import functools
 import os
 from typing import Any
 
@@ -14,15 +15,19 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
-from jax_ctc._recursion import blocked, scan, tpu
+from jax_ctc._numbers.sizes import is_open
+from jax_ctc._recursion import blocked, cpu, cuda, scan, tpu
 from jax_ctc._recursion.contract import Guest, Implementation, Traits
 from jax_ctc._recursion.per_device import Choice, per_device
 
 # In order of preference. `scan` accepts everything, so the search always ends.
-GUESTS: dict[str, Guest] = {"tpu": tpu}
+GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda, "tpu": tpu}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+# Of `blocked`: what a turn of a loop has to start, an accelerator starts one by one. A
+# CPU's compiler would compute each frame anew for every output of those after it.
+FRAMES_PER_TURN = {"cuda": 6, "rocm": 6, "tpu": 4}
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
 
@@ -46,7 +51,7 @@ def forward(
     time_axes: tuple[str, ...] = (),
 ) -> Float[Array, " B"]:
     """Return log p(labels) by the named implementation, or by the platform's best."""
-    log_z = _sum_paths(name, "forward", problem, normalise, time_axes)
+    log_z = _run(name, "forward", problem, normalise, time_axes)
     chex.assert_equal_shape((log_z, problem.num_labels))
     return log_z
 
@@ -59,9 +64,7 @@ def forward_backward(
     time_axes: tuple[str, ...] = (),
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and d(-log p) / d scores, from one forward pass."""
-    log_z, gradient = _sum_paths(
-        name, "forward_backward", problem, normalise, time_axes
-    )
+    log_z, gradient = _run(name, "forward_backward", problem, normalise, time_axes)
     chex.assert_equal_shape((log_z, problem.num_labels))
     chex.assert_equal_shape((gradient, problem.scores))
     chex.assert_type(gradient, problem.scores.dtype)
@@ -71,7 +74,7 @@ def forward_backward(
 def read(
     name: str | None, method: str, problem: Problem, *more: Any, normalise: bool
 ) -> Any:
-    """Read the lattice by a method that `blocked` and `scan` have, and no guest.
+    """Read the lattice by a method that `blocked` and `scan` have.
 
     | method            | what it returns besides log p(labels) [B]                  |
     |-------------------|------------------------------------------------------------|
@@ -84,6 +87,9 @@ def read(
 
     States are numbered along the labels: 2n is blank[n], 2n + 1 is label[n].
     """
+    if method == "best_path":  # guests may have it too
+        log_p, states = _run(name, method, problem, normalise)
+        return log_p, states.T
     first, others = _plain(name, _dtype(problem))
     functions = {p: getattr(PLAIN[other], method) for p, other in others.items()}
 
@@ -104,6 +110,9 @@ def implementations() -> tuple[Implementation, ...]:
         One record each: its name, the platform it is for, the machine that its record
         was made on, why it takes no float32 batch here (None if it does), and whether
         it is what runs where none is named.
+
+    Raises:
+        RuntimeError: JAX finds no device of the platform that it was told to use.
 
     Example:
         >>> import jax_ctc
@@ -128,12 +137,12 @@ def implementations() -> tuple[Implementation, ...]:
     return tuple(guests + plain)
 
 
-def _sum_paths(
+def _run(
     name: str | None,
     method: str,
     problem: Problem,
     normalise: bool,
-    time_axes: tuple[str, ...],
+    time_axes: tuple[str, ...] = (),
 ) -> Any:
     """Run the named implementation or its error; for None, the first that accepts.
 
@@ -160,20 +169,45 @@ def _sum_paths(
     kernels = {}
     for platform in PLATFORMS if name not in PLAIN else ():
         guest = _guest(name, traits._replace(platform=platform))
-        if guest is not None:
+        if guest is not None and hasattr(GUESTS[guest], method):
             kernels[platform] = getattr(GUESTS[guest], method)
+    default = _function(first, method)
+    platforms = {p: _function(others.get(p, first), method, p) for p in PLATFORMS}
+    otherwise = tuple((p, f) for p, f in platforms.items() if f is not default)
     if time_axes:  # no guest takes part of an utterance
-        function = getattr(PLAIN[first], method)
-        return function(problem, normalise=normalise, time_axes=time_axes)
-    if not kernels and not others:
-        return getattr(PLAIN[first], method)(problem, normalise=normalise)
+        return default(problem, normalise=normalise, time_axes=time_axes)
+    if not kernels and not otherwise:
+        return default(problem, normalise=normalise)
     choice = Choice(
         kernels=tuple(kernels.items()),
-        otherwise=tuple((p, getattr(PLAIN[o], method)) for p, o in others.items()),
-        default=getattr(PLAIN[first], method),
+        otherwise=otherwise,
+        default=default,
     )
-    has_gradient = method == "forward_backward"
-    return per_device(choice, problem, normalise=normalise, has_gradient=has_gradient)
+    return per_device(choice, problem, normalise=normalise, method=method)
+
+
+def _function(name: str, method: str, platform: str = "cpu") -> Any:
+    """Return a method of `blocked` or `scan`, as it runs best on a platform."""
+    unroll = 1
+    if name == "blocked" and method in ("forward", "forward_backward"):
+        unroll = FRAMES_PER_TURN.get(platform, 1)
+    return _made(name, method, unroll)
+
+
+# One object each, because programs are told apart by what they call.
+@functools.cache
+def _made(name: str, method: str, unroll: int) -> Any:
+    function = getattr(PLAIN[name], method)
+    if unroll > 1:
+        return functools.partial(function, unroll=unroll)
+    if method != "best_path":
+        return function
+
+    def best_path(problem: Problem, *, normalise: bool) -> Any:  # the batch first
+        log_p, states = function(problem, normalise=normalise)
+        return log_p, states.T
+
+    return best_path
 
 
 def _guest(name: str | None, traits: Traits) -> str | None:
@@ -196,6 +230,8 @@ def _reason(guest: Guest, traits: Traits) -> str | None:
         return f"it is for {guest.PLATFORM}, and this is {traits.platform}"
     if traits.time_axes:
         return f"frames are sharded over {', '.join(traits.time_axes)}"
+    if is_open(traits.batch, traits.num_frames, traits.num_labels, traits.num_classes):
+        return "sizes are left open, for a program that is exported"
     if 0 in (traits.batch, traits.num_frames, traits.num_labels):
         return "there is nothing to do: no utterances, frames or labels"
     return guest.decline(traits)

@@ -35,10 +35,22 @@ class Guest(Protocol):
     `forward` and `forward_backward` agree with `scan` in every value, flag and zero:
     log p is -inf where impossible and NaN where a live frame is bad, and there, and on
     padded frames, the gradient is exactly 0.
+
+    It may have a third, `best_path(problem, *, normalise)`, which returns the largest
+    log p of a path [B] and that path's states [B, T]: 2n for blank[n], 2n + 1 for
+    label[n]. Of equally probable ways into a state, staying goes first, then the
+    nearest.
     """
 
-    PLATFORM: str  # the one it is for
-    HAS_RUN_ON: str | None  # the machine of its committed record; None: by name only
+    @property
+    def PLATFORM(self) -> str:
+        """The one it is for."""
+        ...
+
+    @property
+    def HAS_RUN_ON(self) -> str | None:
+        """The machine of its committed record; None: it runs by name only."""
+        ...
 
     def decline(self, traits: Traits) -> str | None:
         """Say in a sentence why it cannot do this here, or None."""

@@ -28,7 +28,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.precision import accumulator
 
-# function(problem, normalise=...) -> log p [B], or log p and the gradient [B, T, V]
+# function(problem, normalise=...) -> log p [B], and as the method has it the gradient
+# [B, T, V] or the states [B, T]
 Function = Callable[..., Any]
 
 
@@ -46,13 +47,11 @@ class Choice(NamedTuple):
 
 
 def per_device(
-    choice: Choice, problem: Problem, *, normalise: bool, has_gradient: bool
+    choice: Choice, problem: Problem, *, normalise: bool, method: str
 ) -> Any:
     """Run what the choice says on the platform that this is lowered for."""
-    outs = _choose.bind(
-        *problem, choice=choice, normalise=normalise, has_gradient=has_gradient
-    )
-    return tuple(outs) if has_gradient else outs[0]
+    outs = _choose.bind(*problem, choice=choice, normalise=normalise, method=method)
+    return tuple(outs) if len(outs) > 1 else outs[0]
 
 
 _choose = Primitive("ctc_per_device")
@@ -70,11 +69,23 @@ def _(*arrays: Any, **static: Any) -> Any:
 
 
 @_choose.def_abstract_eval
-def _(*avals: Any, has_gradient: bool, **_: Any) -> list[Any]:
+def _(*avals: Any, method: str, **_: Any) -> list[Any]:
     # The inputs vary over the same mesh axes, and so do the results.
     scores, lengths = avals[0], avals[-1]
-    log_z = lengths.update(dtype=accumulator(scores.dtype), weak_type=False)
-    return [log_z, scores.update(weak_type=False)] if has_gradient else [log_z]
+    results = [lengths.update(dtype=accumulator(scores.dtype), weak_type=False)]
+    if method == "forward_backward":
+        results.append(scores.update(weak_type=False))
+    elif method == "best_path":
+        sharding = scores.sharding.update(spec=scores.sharding.spec[:2])
+        results.append(
+            scores.update(
+                shape=scores.shape[:2],
+                dtype=jnp.dtype("int32"),
+                weak_type=False,
+                sharding=sharding,
+            )
+        )
+    return results
 
 
 def _batch(arrays: Any, axes: Any, **static: Any) -> tuple[Any, Any]:
@@ -106,7 +117,7 @@ def _lower(context: Any, *values: Any, platform: str | None, **static: Any) -> A
         if _is_whole(context):
             function = functools.partial(_flat, kernel, normalise)
         elif platform in dict(choice.kernels) and _is_partitioned(context, platform):
-            function = _split_by_batch(kernel, normalise, static["has_gradient"])
+            function = _split_by_batch(kernel, normalise, static["method"])
     return mlir.lower_fun(function, multiple_results=True)(context, *values)
 
 
@@ -154,11 +165,15 @@ def _is_partitioned(context: Any, platform: str | None) -> bool:
 
 # One letter an axis; only the batch may be sharded.
 _OPERANDS = "b t v, b s, b u, b, b"
-_RESULTS = {False: "b", True: "b, b t v"}
+_RESULTS = {
+    "forward": "b",
+    "forward_backward": "b, b t v",
+    "best_path": "b, b t",
+}
 
 
 @functools.cache
-def _split_by_batch(kernel: Function, normalise: bool, has_gradient: bool) -> Any:
+def _split_by_batch(kernel: Function, normalise: bool, method: str) -> Any:
     """Return the kernel, which XLA may give each device its own utterances."""
     local = functools.partial(_flat, kernel, normalise)
 
@@ -179,7 +194,7 @@ def _split_by_batch(kernel: Function, normalise: bool, has_gradient: bool) -> An
     function = custom_partitioning(lambda *arrays: tuple(local(*arrays)))
     function.def_partition(
         partition=partition,
-        sharding_rule=f"{_OPERANDS} -> {_RESULTS[has_gradient]}",
+        sharding_rule=f"{_OPERANDS} -> {_RESULTS[method]}",
         need_replication_factors=("t", "v", "s", "u"),
     )
     return lambda *arrays: list(function(*arrays))

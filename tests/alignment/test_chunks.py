@@ -1,5 +1,8 @@
 """Alignment of blocks: the same answer as in one piece, and designed messages."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +95,62 @@ def test_blocks_are_read_once_and_one_at_a_time():
 
     jax_ctc.ctc_align_chunks(blocks(), labels)
     assert alive == list(range(0, 2000, 100))
+
+
+@pytest.mark.parametrize(
+    ("frames", "size"), [(7, 3), (700, 481), (700, 64), (700, 480), (960, 480)]
+)
+def test_a_buffer_may_be_filled_anew(frames, size):
+    """One for all blocks, and one for the labels, as memory maps and rings have it."""
+    rng = np.random.default_rng(frames)
+    logits = (3 * rng.normal(size=(frames, 5))).astype(np.float32)
+    labels = rng.integers(1, 5, 3)
+    buffer, ids = np.empty((size, 5), np.float32), labels.copy()
+
+    def blocks():
+        for start in range(0, frames, size):
+            block = buffer[: min(size, frames - start)]
+            block[:] = logits[start : start + size]
+            yield block
+            buffer[:] = np.nan
+            ids[:] = 0
+
+    found = jax_ctc.ctc_align_chunks(blocks(), ids)
+    expected = jax_ctc.ctc_align(logits, labels)
+    for name in ("tokens", "start", "end"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_array_max_ulp(
+        np.asarray(found.log_prob), np.asarray(expected.log_prob), 2
+    )
+
+
+@pytest.mark.parametrize("make", [np.array, jnp.array])
+def test_a_block_is_let_go_before_the_next(make):
+    """Not held in a generator, nor in what was last compared."""
+
+    class Blocks:
+        """Makes blocks, and looks whether the one before is still there."""
+
+        def __init__(self):
+            self.last, self.count = lambda: None, 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            gc.collect()
+            assert self.last() is None
+            if self.count == 4:
+                raise StopIteration
+            self.count += 1
+            block = make(np.eye(3, dtype=np.float32)[[0, 1, 2] * self.count])
+            self.last = weakref.ref(block)
+            return block
+
+    blocks = Blocks()
+    alignment = jax_ctc.ctc_align_chunks(blocks, [1, 2])
+    assert alignment.tokens.shape == (30,)
+    assert blocks.count == 4
 
 
 GOOD = np.zeros((4, 3), np.float32)

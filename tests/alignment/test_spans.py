@@ -1,7 +1,10 @@
 """Spans in seconds, words, and the files that people open next."""
 
 import io
+import itertools
 import json
+import tempfile
+import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +56,13 @@ def test_batches_and_flagged_utterances():
         ("-ab|c", "|", [("ab", 1, 3), ("ba", 5, 7)]),
         (["-", "a", "b", "▁c", "x"], "▁", [("ab", 1, 3), ("cba", 3, 7)]),
         ("-ab c", " ", [("ab", 1, 3), ("ba", 5, 7)]),
+        (["-", "##a", "##b", "c"], "##", [("ab", 1, 3), ("cba", 3, 7)]),
+        (["-", "a", "b@@", "c@@"], "@@", [("a", 1, 2), ("bcba", 2, 7)]),
+        (["-", "a</w>", "b", "c"], "</w>", [("a", 1, 2), ("bcba", 2, 7)]),
     ],
 )
 def test_words(vocabulary, separator, expected):
-    """A label of its own, or a mark in front of a piece, starts a new word."""
+    """By a label of its own, or by what pieces begin or end with."""
     alignment = align([0, 1, 2, 3, 0, 2, 1], [1, 2, 3, 2, 1])
     [words] = jax_ctc.token_spans(
         alignment, 1, vocabulary=vocabulary, separator=separator
@@ -78,10 +84,44 @@ def test_the_score_of_a_word_counts_frames():
     np.testing.assert_allclose(word.score, 0.7, rtol=1e-6)
 
 
+def test_an_offset_is_added():
+    """Seconds before the first frame, of a recording that was cut."""
+    alignment = align([0, 1, 1, 0, 2], [1, 2])
+    [spans] = jax_ctc.token_spans(alignment, 10, offset=2)
+    assert [span[1:3] for span in spans] == [(2.1, 2.3), (2.4, 2.5)]
+
+
+def test_hypotheses_have_spans_too():
+    """Straight from decoding: the same labels and times, and its confidences."""
+    logits = 5.0 * jnp.eye(5)[jnp.array([[0, 1, 1, 0, 2], [3, 0, 3, 0, 0]])]
+    greedy = jax_ctc.greedy_decode(logits, [5, 4])
+    expected = jax_ctc.ctc_align(
+        logits, greedy.labels, [5, 4], greedy.lengths, blank_id=0
+    )
+    expected = jax_ctc.token_spans(expected, 25)
+    assert [[span[:3] for span in row] for row in expected] == [
+        [(1, 0.04, 0.12), (2, 0.16, 0.2)],
+        [(3, 0.0, 0.04), (3, 0.08, 0.12)],
+    ]
+    beam = jax_ctc.beam_search_decode(logits, [5, 4], num_hypotheses=2, times=True)
+    rows = jax_ctc.token_spans(beam, 25)
+    assert len(rows) == 4
+    assert [len(row) for row in rows] == beam.lengths.reshape(-1).tolist()
+    for found in (jax_ctc.token_spans(greedy, 25), rows[::2]):
+        for row, other in zip(found, expected, strict=True):
+            assert [span[:3] for span in row] == [span[:3] for span in other]
+            np.testing.assert_allclose(
+                [span.score for span in row], [span.score for span in other], rtol=1e-6
+            )
+    with pytest.raises(ValueError, match="pass times=True"):
+        jax_ctc.token_spans(jax_ctc.beam_search_decode(logits, [5, 4]), 25)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
         ((None, 1), {}, TypeError, "`alignment` must be a CTCAlignment"),
+        (("a", 1), {"offset": np.inf}, ValueError, "`offset` must be a finite"),
         (("a", 0), {}, ValueError, "`frame_rate` must be frames per second.*got 0"),
         (("a", "x"), {}, ValueError, "`frame_rate` must be frames per second.*'x'"),
         (("a", 1), {"vocabulary": "-a"}, ValueError, "class 2 is not among its 2"),
@@ -164,6 +204,114 @@ def test_ctm_of_many_utterances():
     assert file.getvalue() == "u1 1 0.250 0.500 say 0.900\nu2 1 0.250 0.500 say 0.900\n"
 
 
+# What rounds to no duration, alone, in a row, and at the very end.
+SHORT = [
+    TokenSpan("a", 0.0, 0.0, 1.0),
+    TokenSpan("b", 0.0, 0.0002, 1.0),
+    TokenSpan("c", 0.0002, 0.0004, 1.0),
+    TokenSpan("d", 0.5, 0.5, 1.0),
+    TokenSpan("e", 0.5, 0.75, 1.0),
+    TokenSpan("f", 1.0, 1.0, 1.0),
+]
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_a_subtitle_lasts(format):
+    """Players drop a cue that ends when it starts."""
+    file = io.StringIO()
+    jax_ctc.write_spans(SHORT, file, format=format)
+    cues = list(pysubs2.SSAFile.from_string(file.getvalue(), format_=format))
+    times = [(0, 1), (0, 1), (0, 1), (500, 501), (500, 750), (1000, 1001)]
+    assert [(cue.start, cue.end) for cue in cues] == times
+    assert [cue.text for cue in cues] == list("abcdef")
+
+
+def test_an_interval_of_a_textgrid_lasts(tmp_path):
+    """An independent reader opens it; nothing is moved by more than nanoseconds."""
+    path = tmp_path / "short.TextGrid"
+    jax_ctc.write_spans(SHORT, path)
+    grid = praatio.textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
+    intervals = grid.getTier("short").entries
+    assert [one.label for one in intervals] == ["a", "b", "c", "", "d", "e", "", "f"]
+    spans = {one.label: one for one in intervals if one.label}
+    for span in SHORT:
+        found = spans[span.label]
+        np.testing.assert_allclose(found[:2], span[1:3], rtol=0, atol=1.01e-9)
+        assert found.start < found.end
+    for before, after in itertools.pairwise(intervals):
+        assert before.end == after.start
+
+
+def test_spans_of_fast_frames_are_read_back(tmp_path):
+    """Two frames at 5000 frames per second round to one millisecond."""
+    alignment = align([1, 0, 2, 0, 3], [1, 2, 3])
+    [spans] = jax_ctc.token_spans(alignment, 5000, vocabulary="-abcd")
+    for format in ("srt", "vtt"):
+        path = tmp_path / f"a.{format}"
+        jax_ctc.write_spans(spans, path)
+        cues = list(pysubs2.SSAFile.load(str(path)))
+        assert [cue.text for cue in cues] == ["a", "b", "c"]
+        assert all(cue.start < cue.end for cue in cues)
+
+
+@pytest.mark.parametrize("format", ["textgrid", "srt", "vtt", "ctm"])
+def test_control_characters_are_shown(format, tmp_path):
+    """Nothing that acts gets into a file that a terminal or a player may show."""
+    path = tmp_path / "a.txt"
+    label = "\x00a\x1b[2Jb\x7f\x9bc\u202b"
+    jax_ctc.write_spans([TokenSpan(label, 0, 1, 1)], path, format=format, name="\x07x")
+    text = path.read_text(encoding="utf-8")
+    assert r"\x00a\x1b[2Jb\x7f\x9bc" + "\u202b" in text  # directions are spelling
+    assert (r"\x07x" in text) == (format in ("textgrid", "ctm"))
+    others = {c for c in text if unicodedata.category(c) == "Cc"}
+    assert others == {"\n"}
+
+
+def test_lines_of_a_label():
+    """Two lines of a subtitle; one text of an interval, whose lines readers count."""
+    spans = [TokenSpan("a\n\tb", 0, 1, 1)]
+    files = {"srt": "a\n\tb\n", "textgrid": r'text = "a\n\tb"'}
+    for format, needle in files.items():
+        file = io.StringIO()
+        jax_ctc.write_spans(spans, file, format=format)
+        assert needle in file.getvalue()
+
+
+def test_json_keeps_what_a_label_is():
+    """Text stays text, a number that number, whatever type holds it."""
+    labels = ["a\x1b\u202e", 3, np.int64(7), np.uint8(200), 1.5, np.float32(0.5)]
+    spans = [TokenSpan(label, n, n + 1, 1.0) for n, label in enumerate(labels)]
+    file = io.StringIO()
+    jax_ctc.write_spans(spans, file, format="json")
+    read = [span["label"] for span in json.loads(file.getvalue())["spans"]]
+    assert read == ["a\x1b\u202e", 3, 7, 200, 1.5, 0.5]
+    assert [type(label) for label in read] == [str, int, int, int, float, float]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [(0, "0"), ("", None), (None, "labels"), (7, "7")]
+)
+def test_names_of_utterances(name, expected):
+    """A number is a name, 0 as well; no name is none, and not the default."""
+    file = io.StringIO()
+    if expected is None:
+        with pytest.raises(ValueError, match="'' cannot be written"):
+            jax_ctc.write_spans(SPANS[:1], file, format="ctm", name=name)
+    else:
+        jax_ctc.write_spans(SPANS[:1], file, format="ctm", name=name)
+        assert file.getvalue().split()[0] == expected
+
+
+def test_a_failure_leaves_the_old_file(tmp_path):
+    """A label that no file can hold, in the format that may not change it."""
+    path = tmp_path / "a.json"
+    path.write_text("an hour of work")
+    with pytest.raises(ValueError, match=r"\\udc80"):
+        jax_ctc.write_spans([TokenSpan("\udc80", 0.0, 1.0, 1.0)], path)
+    assert path.read_text() == "an hour of work"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("format", ["textgrid", "ctm", "srt", "vtt", "json"])
 def test_nothing_to_write(format):
     """An utterance without spans is a valid, empty file."""
@@ -216,3 +364,27 @@ def test_what_is_no_utterance_or_no_file(tmp_path):
     with pytest.raises(TypeError, match="`file` must be a path .* got None"):
         jax_ctc.write_spans(SPANS, None, format="srt")
     jax_ctc.write_spans(SPANS, tmp_path / "a", format="TextGrid")
+    with (tmp_path / "a").open() as file, pytest.raises(io.UnsupportedOperation):
+        jax_ctc.write_spans(SPANS, file, format="srt")
+
+
+@pytest.mark.parametrize("make", [io.BytesIO, tempfile.TemporaryFile])
+def test_a_binary_file_is_named(make):
+    with make() as file:
+        with pytest.raises(TypeError, match=r"`file` takes bytes.*open\(path, \"w\""):
+            jax_ctc.write_spans(SPANS, file, format="srt")
+        assert file.tell() == 0
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ((span for span in SPANS), r"got generator. Pass list\(spans\)"),
+        (iter(SPANS), r"got list_iterator. Pass list\(spans\)"),
+        (SPANS[0], r"got TokenSpan. Pass \[span\]"),
+        (None, "`spans` must be a list of TokenSpan.*got NoneType"),
+    ],
+)
+def test_what_is_no_list(spans, message):
+    with pytest.raises(TypeError, match=message):
+        jax_ctc.write_spans(spans, io.StringIO(), format="srt")

@@ -134,7 +134,7 @@ def test_a_missing_package_is_a_row(monkeypatch, bench):
     [
         ({"case": ("chars",)}, "--case 'chars' is unknown; choose from char,"),
         ({"sweep": ("t",)}, "--sweep 't' is unknown; choose from T, U, V, B"),
-        ({"impl": ("jax",)}, "--impl 'jax' is unknown; choose from blocked, scan,"),
+        ({"impl": ("jax",)}, "--impl 'jax' is unknown; choose from cpu, cuda,"),
         ({"mode": ("vjp",)}, "--mode 'vjp' is unknown; choose from value,"),
         ({"rounds": 0}, "--rounds must be at least 1; got 0"),
         ({"case": ()}, "nothing to measure: give --case or --sweep a name"),
@@ -312,7 +312,7 @@ def test_kernels_refuses_what_it_cannot_compile(monkeypatch, capsys):
     assert kernels.main(kernels.Options(target=("H100 x 1",))) == 2
     assert "no_such_package is not installed: make aot" in capsys.readouterr().err
     assert kernels.main(kernels.Options(impl=("torch",))) == 2
-    assert "--impl 'torch' is unknown; choose from blocked," in capsys.readouterr().err
+    assert "--impl 'torch' is unknown; choose from cpu," in capsys.readouterr().err
 
 
 PROGRAM = """

@@ -9,6 +9,7 @@ import jax_ctc
 
 LOGITS = jnp.zeros((2, 5, 4))
 LABELS = jnp.ones((2, 3), jnp.int32)
+OPTAX = ["order of optax.ctc_loss", "jax_ctc.lengths_from_paddings(label_paddings)"]
 
 # What is passed, the error, and what its message must hold: the argument by name, what
 # came, and what to do.
@@ -75,6 +76,67 @@ MISTAKES = {
         ValueError,
         ["`logit_lengths`", "(2, 5)", "lengths_from_paddings(paddings)"],
     ),
+    "lengths of shape [B, 1]": (
+        dict(logit_lengths=jnp.ones((2, 1), jnp.int32)),
+        ValueError,
+        ["`logit_lengths`", "(2, 1)", "jnp.squeeze(logit_lengths, -1)"],
+    ),
+    "label lengths of shape [B, 1]": (
+        dict(label_lengths=np.ones((2, 1), np.int64)),
+        ValueError,
+        ["`label_lengths`", "(2, 1)", "jnp.squeeze(label_lengths, -1)"],
+    ),
+    "Optax's order": (
+        dict(
+            labels=jnp.zeros((2, 5)),
+            logit_lengths=LABELS,
+            label_lengths=jnp.zeros((2, 3)),
+        ),
+        TypeError,
+        [*OPTAX, "(2, 5)", "(2, 3)"],
+    ),
+    "Optax's order, paddings of bool": (
+        dict(
+            labels=np.zeros((2, 5), bool),
+            logit_lengths=np.ones((2, 3), np.int64),
+            label_lengths=np.zeros((2, 3), bool),
+        ),
+        TypeError,
+        OPTAX,
+    ),
+    "Optax's order, paddings of integers": (
+        dict(
+            labels=np.zeros((2, 5), np.int32),
+            logit_lengths=[[1, 1, 1], [1, 1, 1]],
+            label_lengths=np.zeros((2, 3), np.int32),
+        ),
+        TypeError,
+        OPTAX,
+    ),
+    "Optax's order, as many labels as frames": (
+        dict(
+            labels=jnp.zeros((2, 5)),
+            logit_lengths=jnp.ones((2, 5), jnp.int32),
+            label_lengths=jnp.zeros((2, 5)),
+        ),
+        TypeError,
+        OPTAX,
+    ),
+    "labels first": (
+        dict(logits=LABELS, labels=LOGITS),
+        TypeError,
+        ["`logits` come first", "(2, 3)", "Keras and TensorFlow have the labels first"],
+    ),
+    "paddings of integers, as many labels as frames": (
+        dict(labels=jnp.ones((2, 5), jnp.int32), logit_lengths=np.zeros((2, 5), int)),
+        ValueError,
+        ["`logit_lengths`", "(2, 5)", "lengths_from_paddings(paddings)"],
+    ),
+    "paddings of one label": (
+        dict(labels=[[1], [2]], label_lengths=[[1.0], [0.0]]),
+        ValueError,
+        ["`label_lengths`", "(2, 1)", "lengths_from_paddings(paddings)"],
+    ),
     "float logit_lengths": (
         dict(logit_lengths=jnp.ones(2)),
         TypeError,
@@ -140,6 +202,45 @@ def test_static_mistake(function, mistake):
         getattr(jax_ctc, function)(**arguments)
     for needle in needles:
         assert needle in str(caught.value)
+
+
+class Tensor:
+    """Refuses to be read by NumPy, as PyTorch's do."""
+
+    def __init__(self, dtype, error):
+        self.dtype, self.error = dtype, error
+
+    def __array__(self, *args, **options):  # noqa: D105
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"),
+    [
+        ("torch.bfloat16", TypeError("Got unsupported ScalarType BFloat16")),
+        ("torch.float32", RuntimeError("Can't call numpy() on Tensor that requires")),
+        (
+            "torch.float32",
+            TypeError("can't convert cuda:0 device type tensor to numpy"),
+        ),
+    ],
+)
+def test_a_tensor_is_named_for_what_it_is(dtype, error):
+    """Nothing about rows: what it is, what it says, and how to hand it over."""
+    tensor = Tensor(dtype, error)
+    with pytest.raises(TypeError) as caught:
+        jax_ctc.ctc_loss(tensor, LABELS)
+    message = str(caught.value)
+    for needle in (
+        "`logits`",
+        f".Tensor of {dtype}",
+        str(error),
+        "from_dlpack(logits.",
+    ):
+        assert needle in message
+    assert "ows" not in message
+    with pytest.raises(TypeError, match="`labels` must be an array that NumPy or JAX"):
+        jax_ctc.ctc_loss(LOGITS, tensor)
 
 
 def test_log_probs_are_called_by_their_name():

@@ -39,6 +39,41 @@ def test_minimum_frames(labels, lengths, expected):
     np.testing.assert_array_equal(traced, expected)
 
 
+@pytest.mark.parametrize("xp", [np, jnp])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+)
+def test_lengths_of_any_integers_are_counted(xp, dtype, x64):
+    """As many equal labels as the type can say, or 30,000, need twice the frames."""
+    count = min(np.iinfo(dtype).max, 30_000)
+    labels = xp.ones((1, count), dtype)
+    for lengths in (None, xp.asarray([count], dtype), [count]):
+        frames = jax_ctc.minimum_frames(labels, lengths)
+        assert frames.tolist() == [2 * count - 1]
+        assert frames.dtype == np.int32
+    traced = jax.jit(jax_ctc.minimum_frames)(labels, xp.asarray([count], dtype))
+    assert traced.tolist() == [2 * count - 1]
+
+
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_a_length_that_no_small_type_can_check(xp):
+    """255 of uint8 beside more labels than that, and beside fewer."""
+    lengths = xp.asarray([255], np.uint8)
+    for count, frames in ((300, 509), (200, NEVER)):
+        labels = xp.ones((1, count), np.int32)
+        assert jax_ctc.minimum_frames(labels, lengths).tolist() == [frames]
+
+
+def test_a_filter_by_small_lengths_passes_what_can_be_scored():
+    labels, lengths = np.ones((1, 200), np.int32), np.array([200], np.uint8)
+    for frames in (398, 399):
+        is_kept = np.array([frames]) >= jax_ctc.minimum_frames(labels, lengths)
+        status = jax_ctc.check_batch(
+            np.zeros((1, 399, 4), np.float32), labels, [frames], lengths
+        )
+        assert is_kept.tolist() == (status == 0).tolist() == [frames == 399]
+
+
 def test_minimum_frames_is_the_boundary():
     """Exactly that many frames are feasible, one fewer is not."""
     labels = np.array([[1, 1, 2], [1, 2, 3], [2, 2, 2]], np.int32)

@@ -244,7 +244,12 @@ def test_tracers_are_told_where_to_go(small):
         ({"vocabulary": set("_abc")}, TypeError, "which class is called what"),
         ({"vocabulary": b"_abc"}, TypeError, "got bytes"),
         ({"vocabulary": [1, 2, 3, 4]}, TypeError, r"by strings; got 1 \(int\)"),
-        ({"vocabulary": {"a": 1}}, TypeError, "Turn a mapping from names to ids round"),
+        (
+            {"vocabulary": {"a": 1}},
+            TypeError,
+            "inside out: pass {id: text for text, id",
+        ),
+        ({"vocabulary": {"0": "_", "1": "a"}}, TypeError, r"Pass {int\(id\): text for"),
         ({"inputs": "probs"}, ValueError, "`inputs` must be one of 'logits', 'log_p"),
         ({"blank_id": 4}, ValueError, "must be one of the V=4 classes"),
         ({"logit_lengths": np.array([6.0, 5.0])}, TypeError, "an integer dtype"),

@@ -1,6 +1,8 @@
 """The watch sees every flagged batch, and no step waits for it."""
 
+import copy
 import gc
+import pickle
 import time
 import weakref
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import jax_ctc
-from jax_ctc._diagnose import watch as watching
+from jax_ctc._diagnose import here
 
 LOGITS = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
 GOOD, BAD = np.array([[1, 2], [3, 1]], np.int32), np.array([[1, 2], [3, 9]], np.int32)
@@ -112,12 +114,11 @@ def device(monkeypatch):
     """Arrays that arrive when the test says so."""
     made = []
 
-    def make(value):
-        made.append(OnItsWay(value))
-        return made[-1]
+    def parts(status):
+        made.append(OnItsWay(status))
+        yield 0, made[-1]
 
-    monkeypatch.setattr(watching, "_any_bits", lambda status: make(int(status.max())))
-    monkeypatch.setattr(watching, "_either", lambda a, b: make(a.value | b.value))
+    monkeypatch.setattr(here, "parts", parts)
     return made
 
 
@@ -255,6 +256,37 @@ def test_reports_are_printed_by_default(capfd):
     with jax_ctc.watch(every=1, vocabulary="_abc") as look:
         look(step(LOGITS, BAD)[0], LOGITS, BAD)
     assert "step 0: 1 finding" in capfd.readouterr().err
+    assert look.reports[0][1].utterances[0].labels == "ab"
+
+
+def test_a_flagged_batch_that_is_gone_leaves_its_window_to_the_next(device):
+    """A later one of the same window is still at hand: nothing to warn of."""
+    look = jax_ctc.watch(every=8, keep=2, on_report=lambda number, report: None)
+    for number in range(8):
+        look(np.full(2, 2 * (number in (0, 7)), np.int32), LOGITS, BAD)
+    for array in device:
+        array.is_here = True
+    assert [number for number, _ in look.close()] == [7]
+    assert look.num_flagged == 1
+
+
+@pytest.mark.parametrize(
+    "copy", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
+)
+def test_a_watch_is_no_part_of_a_state(copy):
+    look = jax_ctc.watch()
+    with pytest.raises(TypeError, match="cannot be pickled or copied.*a thread.*make"):
+        copy(look)
+    look.close()
+
+
+def test_names_may_change_after_the_call():
+    names = ["_", "a", "b", "c"]
+    with jax_ctc.watch(
+        every=1, vocabulary=names, on_report=lambda number, report: None
+    ) as look:
+        names[:] = "????"
+        look(step(LOGITS, BAD)[0], LOGITS, BAD)
     assert look.reports[0][1].utterances[0].labels == "ab"
 
 

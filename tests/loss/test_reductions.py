@@ -58,6 +58,33 @@ def test_torch_mean():
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("loss", "count", "options", "expected"),
+    [
+        (1000.0, 200, {}, 1000.0),  # the sum is no float16
+        (0.5, 70_000, {}, 0.5),  # nor the count, and bfloat16 counts to 256
+        (2.0, 2, {"weights": [60_000.0, 60_000.0]}, 2.0),
+        (1.0, 257, {"weights": [1] * 257}, 1.0),
+        (60_000.0, 3, {"label_lengths": [70_000, 70_000, 70_000]}, 6 / 7),
+        (3.0, 300, {"status": [0] * 299 + [1]}, 3.0),
+    ],
+)
+def test_half_precision_is_added_up_in_float32(dtype, loss, count, options, expected):
+    """The mean fits its type again; sums and weights stay in float32."""
+    losses = jnp.full(count, loss, dtype)
+    for some in (losses, np.asarray(losses)):
+        mean = jax_ctc.reduce_loss(some, **options)
+        assert mean.dtype == losses.dtype
+        np.testing.assert_allclose(mean.astype("float32"), expected, rtol=2**-8)
+        total, weight = jax_ctc.reduce_loss_and_weight(some, **options)
+        assert total.dtype == weight.dtype == jnp.float32
+        exact = losses[0].astype("float32") / max(1, *options.get("label_lengths", [1]))
+        np.testing.assert_allclose(total / weight, exact, rtol=1e-6)
+    gradient = jax.grad(lambda x: jax_ctc.reduce_loss(x, **options).astype("float32"))
+    assert jnp.isfinite(gradient(losses)).all()
+
+
 def test_gradient_counts_what_the_mean_counts():
     """1/n for each that counts, exactly 0 for the rest, whatever the rest holds."""
     loss = jnp.array([2.0, INF, NAN, 4.0])
@@ -198,6 +225,7 @@ def test_untracked_mean_has_no_derivative():
         ({"status": [0.0, 1.0]}, TypeError, "`status` must be"),
         ({"weights": [[1.0, 1.0]]}, ValueError, r"`weights` .* got shape \(1, 2\)"),
         ({"label_lengths": [1.0, 2.0]}, TypeError, "`label_lengths` must be"),
+        ({"weights": [1j, 2j]}, TypeError, "`weights` must be real.*complex128"),
     ],
 )
 def test_static_mistakes(options, error, message):
@@ -208,8 +236,9 @@ def test_static_mistakes(options, error, message):
 
 def test_integer_loss():
     """A status passed as the loss is noticed."""
-    with pytest.raises(TypeError, match="`loss` must be floating point"):
-        jax_ctc.reduce_loss(jnp.zeros(2, jnp.int32))
+    for loss in (jnp.zeros(2, jnp.int32), np.zeros(2, np.longdouble)):
+        with pytest.raises(TypeError, match="`loss` must be floating point"):
+            jax_ctc.reduce_loss(loss)
 
 
 @pytest.mark.parametrize(

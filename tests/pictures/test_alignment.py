@@ -1,11 +1,14 @@
 """The picture of an alignment: what is drawn, where, and clear refusals."""
 
 import dataclasses
+import io
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 import pytest
 
@@ -65,6 +68,21 @@ def test_it_can_be_saved(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     pixels = np.asarray(_pixels(path))
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20
+
+
+@pytest.mark.parametrize("fonttype", ["path", "none"])
+def test_an_svg_is_xml_whatever_labels_are_called(fonttype):
+    """No NUL, and nothing that turns the rest of a line round."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": fonttype}):
+        jax_ctc.plot_alignment(
+            *records(), vocabulary=["-", "\x00\x1b", "\u202eb"], title="\x00 of\nall"
+        ).savefig(file, format="svg")
+    texts = "".join(xml.etree.ElementTree.fromstring(file.getvalue()).itertext())
+    if fonttype == "none":
+        for needle in (r"\x00\x1b", r"\u202eb", r"\x00 of"):
+            assert needle in texts
+    assert "\u202e" not in file.getvalue()
 
 
 def _pixels(path):

@@ -1,6 +1,7 @@
 """What is compiled, how often, and what the compiled program holds."""
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -109,8 +110,18 @@ def test_sharded_batch_is_one_all_reduce(classes):
 
 
 def alignments(*arguments):
-    """Everything that is read from the lattice besides the loss, and a gradient."""
+    """Everything that is read from the lattice besides the loss."""
     samples = jax_ctc.sample_alignments(jax.random.key(0), *arguments, num_samples=2)
+    return (
+        jax_ctc.ctc_posteriors(*arguments),
+        jax_ctc.ctc_align(*arguments),
+        jax_ctc.alignment_entropy(*arguments),
+        samples,
+    )
+
+
+def with_gradient(*arguments):
+    """The same, and a gradient through all of them."""
 
     def total(logits):
         rest = arguments[1:]
@@ -120,52 +131,52 @@ def alignments(*arguments):
             + jax_ctc.alignment_entropy(logits, *rest).sum()
         )
 
-    return (
-        jax_ctc.ctc_posteriors(*arguments),
-        jax_ctc.ctc_align(*arguments),
-        jax_ctc.alignment_entropy(*arguments),
-        jax.grad(total)(arguments[0]),
-        samples,
+    return jax.grad(total)(arguments[0]), *alignments(*arguments)
+
+
+@functools.cache
+def on_one_device():
+    """Sixteen utterances, and what one device reads from their lattices."""
+    arguments = batch(0, num_utterances=16)
+    return arguments, jax.jit(with_gradient)(*arguments)
+
+
+def close(found, expected):
+    """Compare two trees of readings."""
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        found,
+        expected,
     )
 
 
 def test_alignments_of_a_sharded_batch_communicate_nothing():
     """8 devices, no collective, the same answers."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    arguments = batch(0, num_utterances=16)
+    arguments, whole = on_one_device()
     placed = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec("data")))
-    compiled = jax.jit(alignments).lower(*placed).compile()
+    compiled = jax.jit(with_gradient).lower(*placed).compile()
     assert not hlo.collectives(compiled.as_text())
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
-        compiled(*placed),
-        jax.jit(alignments)(*arguments),
-    )
+    close(compiled(*placed), whole)
 
 
 def test_alignments_in_shard_map_and_vmap():
     """With check_vma, and one utterance at a time: what the batch gives."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    arguments = batch(1, num_utterances=8)
-    whole = jax.jit(alignments)(*arguments)
+    arguments, (gradient, *readings, _) = on_one_device()
     data = PartitionSpec("data")
-    mapped = jax.jit(
+    own_gradient, *mapped = jax.jit(
         jax.shard_map(
-            alignments, mesh=mesh, in_specs=data, out_specs=data, check_vma=True
+            with_gradient, mesh=mesh, in_specs=data, out_specs=data, check_vma=True
         )
     )(*arguments)
+    close(own_gradient, gradient)
     single = jax.jit(jax.vmap(alignments))(*arguments)
-    for other in (mapped, single):
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
-            other[:4],
-            whole[:4],
-        )
+    loss = jax_ctc.ctc_loss(*arguments)
+    for *others, samples in (mapped, single):
+        close(others, readings)
         # One key draws otherwise for another shape, but always paths of the labels.
-        loss = jax_ctc.ctc_loss(*arguments)
-        assert (
-            np.asarray(other[4].log_prob) <= -np.asarray(loss)[:, None] + 1e-4
-        ).all()
+        assert (np.asarray(samples.log_prob) <= -np.asarray(loss)[:, None] + 1e-4).all()
 
 
 @pytest.mark.parametrize("implementation", ["blocked", "scan"])

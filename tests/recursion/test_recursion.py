@@ -24,7 +24,8 @@ VARIED = ["ragged", "some_empty", "many_chunks"]
 DOUBLE = [case.name for case in tagged("ci") if case.batch == 4] + ["many_chunks"]
 
 # Three shapes: the small one in all its variety, an empty one, and one of many chunks.
-READ = [case.name for case in tagged("ci") if case.batch == 4]
+# Where the blank is, a recursion is not told: what the values above show is enough.
+READ = [case.name for case in tagged("ci") if case.batch == 4 and not case.blank_id]
 READ += ["no_labels", "many_chunks", "untrained"]
 
 

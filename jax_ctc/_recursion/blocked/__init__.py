@@ -48,20 +48,31 @@ def decline(dtype: jnp.dtype, platform: str) -> str | None:
 
 
 def forward(
-    problem: Problem, *, normalise: bool, time_axes: tuple[str, ...] = ()
+    problem: Problem,
+    *,
+    normalise: bool,
+    time_axes: tuple[str, ...] = (),
+    unroll: int = 1,
 ) -> Float[Array, " B"]:
-    """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
+    """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad.
+
+    unroll: the frames of one turn of a loop. Nothing that is computed depends on it.
+    """
     if time_axes:
         return stretches.forward(problem, normalise=normalise, time_axes=time_axes)
-    return likelihood.forward(problem, normalise=normalise)
+    return likelihood.forward(problem, normalise=normalise, unroll=unroll)
 
 
 def forward_backward(
-    problem: Problem, *, normalise: bool, time_axes: tuple[str, ...] = ()
+    problem: Problem,
+    *,
+    normalise: bool,
+    time_axes: tuple[str, ...] = (),
+    unroll: int = 1,
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     if time_axes:
         return stretches.forward_backward(
             problem, normalise=normalise, time_axes=time_axes
         )
-    return likelihood.forward_backward(problem, normalise=normalise)
+    return likelihood.forward_backward(problem, normalise=normalise, unroll=unroll)

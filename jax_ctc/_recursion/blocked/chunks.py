@@ -15,6 +15,7 @@ from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import LOG_CUTOFF, ZERO, Extended
 from jax_ctc._numbers.masks import positions
+from jax_ctc._numbers.sizes import Size, is_open
 from jax_ctc._numbers.two_floats import sum_frames, two_sum
 from jax_ctc._recursion.blocked.step import (
     Emission,
@@ -28,6 +29,7 @@ from jax_ctc._recursion.blocked.step import (
 RENORM_FRAMES = 24  # at most
 _LEAST_CHUNK = 8
 _KEEP_BYTES = 4 * 2**20
+_USUAL_FRAMES, _USUAL_LABELS = 1500, 100  # where a program leaves them open
 
 
 class Plan(NamedTuple):
@@ -35,9 +37,10 @@ class Plan(NamedTuple):
 
     renorm: int  # frames between two renormalisations, R
     chunk: int  # frames of a chunk, K
-    num_chunks: int
+    num_chunks: Size
     normalise: bool
     is_stretch: bool = False  # more frames lie on other devices
+    unroll: int = 1  # frames in one turn of the innermost loop
 
 
 class Total(NamedTuple):
@@ -66,15 +69,20 @@ def make_plan(problem: Problem, *, normalise: bool, is_stretch: bool = False) ->
     problem whose alpha and scores are small is one chunk, and alpha is kept.
     """
     batch, num_frames, num_classes = problem.scores.shape
-    states = batch * (2 * problem.can_skip.shape[1] + 1)
+    num_labels = problem.can_skip.shape[1]
+    is_large = is_open(batch, num_frames, num_labels)  # as far as anybody can say
+    if is_open(num_labels):
+        num_labels = _USUAL_LABELS
+    # Of one utterance; a batch has so many times as much of everything.
+    states = 2 * num_labels + 1
     state = 8 * states
-    scores = batch * num_classes * max(problem.scores.dtype.itemsize, 4)
-    # Of alpha, the product, the emission and scores; no utterances need no bytes.
-    frame = max((8 + 4 + 4) * states + scores, 1)
-    chunk = num_frames
-    if num_frames * (state + scores) > _KEEP_BYTES:
-        least = math.isqrt(num_frames * state // frame) + 1
-        chunk = min(max(least, _LEAST_CHUNK), num_frames)
+    scores = num_classes * max(problem.scores.dtype.itemsize, 4)
+    # Of alpha, the product, the emission and scores.
+    frame = (8 + 4 + 4) * states + scores
+    chunk = frames = _USUAL_FRAMES if is_open(num_frames) else num_frames
+    if is_large or batch * frames * (state + scores) > _KEEP_BYTES:
+        least = math.isqrt(frames * state // frame) + 1
+        chunk = min(max(least, _LEAST_CHUNK), frames)
         if chunk > RENORM_FRAMES:
             chunk -= chunk % RENORM_FRAMES
     runs = -(-chunk // RENORM_FRAMES)
@@ -108,7 +116,7 @@ def forward_chunks(
         end, _ = sweep(forget, state, emission, plan)
         return (end, total), extended.in_tree(extended.careless, state)
 
-    if plan.num_chunks == 1:
+    if not is_open(plan.num_chunks) and plan.num_chunks == 1:
         emission, total = read(source, 0, plan, nothing)
         end, kept = sweep(step, start, emission, plan)
         return end, total, lambda visit, carry: visit(carry, 0, emission, kept)
@@ -161,9 +169,8 @@ def sweep(
     """Scan over a chunk, renormalising the carry before every R frames."""
 
     def run(carry: Any, xs: Any) -> tuple[Any, Any]:
-        return steady_scan(
-            step, extended.in_tree(extended.renormalise, carry), xs, reverse=reverse
-        )
+        carry = extended.in_tree(extended.renormalise, carry)
+        return steady_scan(step, carry, xs, reverse=reverse, unroll=plan.unroll)
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(plan.chunk // plan.renorm, plan.renorm, *x.shape[1:])

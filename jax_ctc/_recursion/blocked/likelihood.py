@@ -40,9 +40,12 @@ class Product(NamedTuple):
     label: Float[Array, "... B U"]
 
 
-def forward(problem: Problem, *, normalise: bool) -> Float[Array, " B"]:
+def forward(
+    problem: Problem, *, normalise: bool, unroll: int = 1
+) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    return keep_alpha(source(problem), make_plan(problem, normalise=normalise))[0]
+    plan = make_plan(problem, normalise=normalise)._replace(unroll=unroll)
+    return keep_alpha(source(problem), plan)[0]
 
 
 def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
@@ -54,10 +57,11 @@ def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
 
 
 def forward_backward(
-    problem: Problem, *, normalise: bool
+    problem: Problem, *, normalise: bool, unroll: int = 1
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan, scores = make_plan(problem, normalise=normalise), source(problem)
+    plan = make_plan(problem, normalise=normalise)._replace(unroll=unroll)
+    scores = source(problem)
     log_value, scale, replay = keep_alpha(scores, plan)
     is_alive, beta = jnp.isfinite(log_value), careful(final(problem))
     return log_value, gradient_of(scores, plan, replay, beta, scale, is_alive)
