@@ -15,7 +15,7 @@ from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.tpu.slots import MOST_LABELS
 
-PLATFORM: str = "tpu"
+PLATFORM = "tpu"
 HAS_RUN_ON: str | None = None  # only compiled so far, and interpreted
 
 # How kernels are compiled; an interpreter is told otherwise.

@@ -242,8 +242,9 @@ def test_it_is_taken_by_name_alone(monkeypatch):
     assert _recursion._guest("tpu", TRAITS) == "tpu"
     monkeypatch.setattr(_recursion, "PREFERRED", "tpu")
     assert _recursion._guest(None, TRAITS) == "tpu"
+    logits, labels = np.zeros((1, 2, 3), np.float32), np.ones((1, 1), np.int32)
     with pytest.raises(NotImplementedError, match="tpu: it is for tpu, and this is"):
-        jax_ctc.ctc_loss(np.zeros((1, 2, 3)), np.ones((1, 1)), implementation="tpu")
+        jax_ctc.ctc_loss(logits, labels, implementation="tpu")
 
 
 @pytest.mark.parametrize(
