@@ -37,11 +37,17 @@ test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
+	$(BIN)/python -m benchmarks.linear
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
+<<<<<<< HEAD
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
+=======
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \
+	  linear --target "v5e x 1" "H100 x 1" --out out/linear_aot.jsonl
+>>>>>>> main
 
 ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
 	$(BIN)/python -m tools.ptx

@@ -61,6 +61,7 @@ def test_arrays_are_positional_and_options_are_not(name):
             *("vocab_axis", "time_axis", "beam_width", "num_hypotheses", "times"),
             *("language_model", "lm_weight", "label_bonus", "hotwords", "max_labels"),
             *("rerank", "on_settled", "separator_id", "offset"),
+            *("feature_axis", "precision", "logit_transform"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 

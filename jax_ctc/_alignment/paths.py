@@ -15,13 +15,14 @@ from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside
 from jax_ctc._numbers.precision import accumulator
+from jax_ctc._numbers.sizes import Size
 from jax_ctc._numbers.two_floats import sum_frames
 
 PADDING = -1
 
 
 def live_frames(
-    problem: Problem, log_value: Float[Array, " B"], num_frames: int
+    problem: Problem, log_value: Float[Array, " B"], num_frames: Size
 ) -> Bool[Array, "B T"]:
     """Mark the frames inside the length of utterances that have a path."""
     is_alive = jnp.isfinite(log_value)[:, None]

@@ -44,7 +44,7 @@ def write_spans(
     stays what it is.
 
     Args:
-        spans: one utterance of `token_spans`.
+        spans: one utterance of `token_spans`, or its whole answer where that is one.
         file: a path, or an open text file (for a CTM of many utterances, say).
         format: one of the five above. Default: the suffix of the path.
         name: of the utterance (CTM, JSON) or the tier (TextGrid). Default: the stem of
@@ -73,6 +73,9 @@ def write_spans(
         https://www.fon.hum.uva.nl/praat/manual/TextGrid_file_formats.html.
         W3C, "WebVTT: The Web Video Text Tracks Format", https://www.w3.org/TR/webvtt1/.
     """
+    nested: Any = spans
+    if isinstance(nested, list) and len(nested) == 1 and isinstance(nested[0], list):
+        [spans] = nested  # of `token_spans`, whose one utterance it is
     path = _check_file(file)
     chosen = _check_format(format, path)
     _check_spans(spans)

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._checks.given import Number, Option, Vocabulary
-from jax_ctc._checks.vocabularies import check_texts, piece
+from jax_ctc._checks.vocabularies import check_texts, piece, text_of
 from jax_ctc._decoding.records import BeamHypotheses, Hypotheses, SettledLabels
 
 
@@ -167,15 +167,7 @@ def _utterances(found: Any) -> Iterator[tuple[np.ndarray, ...]]:
 
 def _text(token: Any, vocabulary: Any) -> int | str:
     """Return the text of a class, or the class where there is no vocabulary."""
-    if vocabulary is None:
-        return int(token)
-    try:
-        return str(vocabulary[int(token)])
-    except LookupError:
-        raise ValueError(
-            f"`vocabulary` must have a text for every class among the labels; class"
-            f" {int(token)} is not among its {len(vocabulary)} entries"
-        ) from None
+    return int(token) if vocabulary is None else text_of(token, vocabulary)
 
 
 def _words(spans: list[TokenSpan], separator: str) -> list[TokenSpan]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from jax_ctc._checks.given import ArrayLike
 from jax_ctc._checks.host import FLOATS, Checked, as_array
-from jax_ctc._numbers.sizes import is_open
+from jax_ctc._numbers.sizes import Size, is_open
 
 
 class Batch(NamedTuple):
@@ -123,7 +123,7 @@ def check_labels(labels: ArrayLike, *, name: str = "labels") -> Checked:
 
 def check_lengths(
     lengths: ArrayLike | None,
-    leading: tuple[int, ...],
+    leading: tuple[Size, ...],
     *,
     name: str,
     of: str,
@@ -248,7 +248,7 @@ def _seen(value: Any) -> _Seen:
     return _Seen(tuple(shape or ()), is_integer)
 
 
-def _disagreement(labels: tuple[int, ...], scores: tuple[int, ...], name: str) -> str:
+def _disagreement(labels: tuple[Size, ...], scores: tuple[Size, ...], name: str) -> str:
     message = (
         f"`labels` must be [..., U] with the leading axes of `{name}`,"
         f" {scores[:-2]}; got labels {labels} beside {name} {scores}."

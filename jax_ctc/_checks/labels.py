@@ -65,7 +65,7 @@ def status_of_labels(
     )
 
 
-def is_within(lengths: Any, full: int) -> Any:
+def is_within(lengths: Any, full: Size) -> Any:
     """Tell which lengths lie in 0..full."""
     return (lengths >= 0) & (lengths <= full)
 

@@ -1,6 +1,6 @@
 """What the classes are called, and where words begin and end in their texts."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,30 @@ def piece(text: str, separator: str) -> Piece:
     if separator == "</w>":
         return Piece(text.removesuffix("</w>"), False, text.endswith("</w>"))
     return Piece(text.removeprefix(separator), text.startswith(separator), False)
+
+
+def text_of(label: Any, vocabulary: Any) -> str:
+    """Return the text of a class, or raise."""
+    try:
+        return str(vocabulary[int(label)])
+    except LookupError:
+        raise ValueError(
+            f"`vocabulary` must have a text for every class among the labels; class"
+            f" {int(label)} is not among its {len(vocabulary)} entries"
+        ) from None
+
+
+def joined(texts: Iterable[str], separator: str | None) -> str:
+    """Return what labels say: side by side, or as words with a blank between them."""
+    if separator is None:
+        return "".join(texts)
+    words = [""]
+    for text in texts:
+        one = piece(text, separator)
+        words += [""] * one.begins
+        words[-1] += one.text
+        words += [""] * one.ends
+    return " ".join(filter(None, words))
 
 
 def check_separator(separator: Any) -> str:

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._decoding.names import Name, constant
+from jax_ctc._numbers.masks import positions
 
 _UNROLL = 8
 EMPTY, NOBODY, NOBODYS_PARENT = 0, 0x7FB5D329, 0x68E31DA4
@@ -49,6 +50,23 @@ def find_parents(
         return jax.tree.map(lambda a, b: jnp.where(is_alive, a, b), name, other)
 
     name, parent = alive(name, NOBODY), alive(parent, NOBODYS_PARENT)
+    return lax.platform_dependent(
+        name,
+        parent,
+        *(last, blank, total),
+        cpu=_one_by_one,
+        default=_all_at_once,
+    )
+
+
+def _one_by_one(
+    name: Name,
+    parent: Name,
+    last: Int[Array, " W"],
+    blank: Float[Array, " W"],
+    total: Float[Array, " W"],
+) -> Parents:
+    """Compare all prefixes with one after the other: rows, which a CPU is quick at."""
 
     def look_at(place: Any, found: Parents) -> Parents:
         def of(row: jax.Array) -> jax.Array:
@@ -64,3 +82,21 @@ def find_parents(
     nobody = Parents(jnp.full_like(last, -1), jnp.full_like(total, -jnp.inf))
     width = last.shape[0]
     return lax.fori_loop(0, width, look_at, nobody, unroll=min(width, _UNROLL))
+
+
+def _all_at_once(
+    name: Name,
+    parent: Name,
+    last: Int[Array, " W"],
+    blank: Float[Array, " W"],
+    total: Float[Array, " W"],
+) -> Parents:
+    """Compare all with all: one launch on an accelerator, where a loop is many."""
+    is_parent = name.high[None] == parent.high[:, None]
+    is_parent = is_parent & (name.low[None] == parent.low[:, None])  # [child, parent]
+    mass = jnp.where(last[None] == last[:, None], blank[None], total[None])
+    place = jnp.where(is_parent, positions(last.shape[0], 2), -1)
+    return Parents(
+        jnp.max(place, axis=1),
+        jnp.max(jnp.where(is_parent, mass, -jnp.inf), axis=1),
+    )

@@ -3,8 +3,16 @@
 import dataclasses
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
-from jax_ctc._checks.given import Leaf
+from jax_ctc._checks.given import Leaf, Option, Vocabulary
+from jax_ctc._checks.vocabularies import (
+    check_separator,
+    check_texts,
+    joined,
+    text_of,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +39,25 @@ class Hypotheses:
     end: Leaf
     confidence: Leaf
     status: Leaf
+
+    def texts(
+        self, vocabulary: Vocabulary, *, separator: Option | None = None
+    ) -> list[str]:
+        """Return the labels of each utterance as text, on the host.
+
+        Args:
+            vocabulary: text of each class id, as a sequence or a mapping.
+            separator: marks words, as in `token_spans`; a blank is put between them.
+                Default: the texts of the labels side by side.
+
+        Returns:
+            One string per utterance, in row-major order; empty where nothing was read.
+
+        Raises:
+            TypeError: this is traced, or `vocabulary` holds no texts by class id.
+            ValueError: an id is not in it, or `separator` is no text.
+        """
+        return _texts(self, vocabulary, separator)
 
 
 @jax.tree_util.register_dataclass
@@ -63,6 +90,25 @@ class BeamHypotheses:
     start: Leaf | None = None
     end: Leaf | None = None
     confidence: Leaf | None = None
+
+    def texts(
+        self, vocabulary: Vocabulary, *, separator: Option | None = None
+    ) -> list[str]:
+        """Return the labels of each hypothesis as text, on the host.
+
+        Args:
+            vocabulary: text of each class id, as a sequence or a mapping.
+            separator: marks words, as in `token_spans`; a blank is put between them.
+                Default: the texts of the labels side by side.
+
+        Returns:
+            One string per hypothesis, in row-major order; empty where nothing was read.
+
+        Raises:
+            TypeError: this is traced, or `vocabulary` holds no texts by class id.
+            ValueError: an id is not in it, or `separator` is no text.
+        """
+        return _texts(self, vocabulary, separator)
 
 
 @jax.tree_util.register_dataclass
@@ -115,3 +161,22 @@ class EditCounts:
     def rate(self) -> jax.Array:
         """[] float32, errors of all utterances over labels of all references."""
         return self.errors.sum() / self.total.sum()
+
+
+def _texts(
+    found: Hypotheses | BeamHypotheses,
+    vocabulary: Vocabulary,
+    separator: Option | None,
+) -> list[str]:
+    """See `texts`: the labels of every row, looked up and joined."""
+    if isinstance(found.labels, Tracer):
+        raise TypeError(
+            "`texts` makes strings on the host, but the hypotheses are traced: return"
+            " them from the jitted function and call it outside"
+        )
+    check_texts(vocabulary)
+    if separator is not None:
+        check_separator(separator)
+    labels, lengths = np.asarray(found.labels), np.asarray(found.lengths)
+    rows = (labels[index][: lengths[index]] for index in np.ndindex(lengths.shape))
+    return [joined((text_of(k, vocabulary) for k in row), separator) for row in rows]

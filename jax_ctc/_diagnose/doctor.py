@@ -60,6 +60,7 @@ def _structure(
     found = []
     for test in (
         lambda r: structure.scale(given, r, is_usable),
+        lengths.labels_third,
         lengths.swapped_lengths,
         lambda r: lengths.length_units(given, r),
         lambda r: structure.counted_padding(given, r),

@@ -80,6 +80,45 @@ def swapped_lengths(base: Reading) -> Mended | None:
     return Mended(finding, mended)
 
 
+def labels_third(base: Reading) -> Mended | None:
+    """Find label_lengths in the place of logit_lengths, and none in their own.
+
+    Each of them then is how many labels come before the padding of its row, which one
+    number of frames in 0..T is as rarely as 1 in T + 1.
+    """
+    count, frames, _ = base.log_probs.shape
+    width, lengths = base.labels.shape[1], base.logit_lengths
+    full = dataclasses.replace(
+        base, logit_lengths=np.full_like(lengths, frames), label_lengths=lengths
+    )
+    nats = count * math.log(frames + 1) - math.log(2)
+    is_left_out = bool((base.label_lengths == width).all())
+    if nats <= LOG_EVEN or not is_left_out or frames <= width:
+        return None
+    if not _countable(full).all() or not _are_counts(full):
+        return None
+    finding = Finding(
+        "LENGTHS_SWAPPED",
+        ERROR,
+        tuple(range(count)),
+        {"nats": round(nats, 1), "frames": frames, "labels": width},
+        "logit_lengths hold how many labels each row has, and label_lengths were left"
+        " out: the third argument counts frames; pass label_lengths fourth, or by"
+        " keyword",
+    )
+    return Mended(finding, full)
+
+
+def _are_counts(reading: Reading) -> bool:
+    """Tell whether rows end, right after label_lengths, in nothing but one id."""
+    lengths, width = reading.label_lengths, reading.labels.shape[1]
+    past = np.unique(reading.labels[~reading.inside])
+    if len(past) > 1:
+        return False
+    last = reading.labels[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
+    return bool((~np.isin(last, past) | (lengths == width) | (lengths == 0)).all())
+
+
 def _all_or(count: int, total: int) -> str:
     return "all utterances" if count == total else f"{count} of {total} utterances"
 

@@ -15,6 +15,7 @@ from jax_ctc._checks.labels import narrow, status_of_labels
 from jax_ctc._checks.options import check_blank_id
 from jax_ctc._lattice.problem import Problem, build
 from jax_ctc._mesh.varying import axis_size, is_tracked, value_only, vary_alike
+from jax_ctc._numbers.sizes import Size
 
 
 class Spec(NamedTuple):
@@ -101,6 +102,6 @@ def pose(
     return problem, status
 
 
-def or_full(lengths: Any, leading: Sequence[int], full: int) -> jax.Array:
+def or_full(lengths: Any, leading: Sequence[Size], full: Size) -> jax.Array:
     """Return the lengths, or the full extent, a constant, where none were given."""
     return jnp.full(leading, full, jnp.int32) if lengths is None else lengths

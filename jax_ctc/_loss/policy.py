@@ -35,7 +35,7 @@ def settle(
     if spec.normalise:
         # A probability is at most 1, and rounding must not say otherwise; the
         # correction is a constant, so the gradient passes.
-        loss = loss + jax.lax.stop_gradient(jnp.maximum(loss, 0) - loss)
+        loss = loss + jax.lax.stop_gradient(jnp.where(loss < 0, -loss, 0))
     status = status | bit(Status.NONFINITE_LOGITS, is_bad)
     status = status | bit(Status.ZERO_PROBABILITY, is_zero & (status == 0))
     value = jnp.inf if spec.infeasible == "inf" else 0.0

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers.sizes import Size
 
 
 class Traits(NamedTuple):
@@ -20,9 +21,9 @@ class Traits(NamedTuple):
 
     platform: str  # "cpu", "cuda", "rocm" or "tpu"
     dtype: jnp.dtype  # of the scores
-    batch: int  # B
-    num_frames: int  # T
-    num_labels: int  # U
+    batch: Size  # B
+    num_frames: Size  # T
+    num_labels: Size  # U
     num_classes: int  # V
     normalise: bool
     time_axes: tuple[str, ...] = ()  # mesh axes whose devices have a stretch of T each

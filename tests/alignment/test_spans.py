@@ -312,6 +312,16 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_all_that_came_of_one_utterance():
+    """`token_spans` lists utterances; of one, its list is taken for it."""
+    one, all_of_it = io.StringIO(), io.StringIO()
+    jax_ctc.write_spans(SPANS, one, format="srt")
+    jax_ctc.write_spans([SPANS], all_of_it, format="srt")
+    assert all_of_it.getvalue() == one.getvalue()
+    with pytest.raises(TypeError, match="one utterance"):
+        jax_ctc.write_spans([SPANS, SPANS], all_of_it, format="srt")
+
+
 @pytest.mark.parametrize("format", ["textgrid", "ctm", "srt", "vtt", "json"])
 def test_nothing_to_write(format):
     """An utterance without spans is a valid, empty file."""

@@ -114,3 +114,36 @@ def test_static_mistakes(arguments, error, message):
     """The same messages as the loss."""
     with pytest.raises(error, match=message):
         jax_ctc.greedy_decode(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "separator", "texts"),
+    [
+        ("-ab", None, ["aab", "", "ba"]),
+        (["-", "a", "##b"], "##", ["a ab", "", "b a"]),
+        ({1: "▁he", 2: "y"}, "▁", ["he hey", "", "y he"]),
+    ],
+)
+def test_labels_as_text(vocabulary, separator, texts):
+    """Of every utterance one string; of a beam search, of every hypothesis."""
+    labels = np.array([[1, 1, 2], [-1, -1, -1], [2, 1, -1]], np.int32)
+    lengths = np.array([3, 0, 2], np.int32)
+    none = dict.fromkeys(("log_prob", "start", "end", "confidence", "status"))
+    greedy = jax_ctc.Hypotheses(labels=labels, lengths=lengths, **none)
+    assert greedy.texts(vocabulary, separator=separator) == texts
+    beams = jax_ctc.BeamHypotheses(
+        labels=labels[:, None], lengths=lengths[:, None], score=None, **none
+    )
+    assert beams.texts(vocabulary, separator=separator) == texts
+
+
+def test_labels_without_a_text():
+    found = jax_ctc.greedy_decode(jnp.eye(3, dtype=jnp.float32))
+    with pytest.raises(ValueError, match="class 2 is not among its 2 entries"):
+        found.texts("-a")
+    with pytest.raises(TypeError, match="It is inside out"):
+        found.texts({"a": 1, "b": 2})
+    with pytest.raises(ValueError, match="`separator` must be the text that parts"):
+        found.texts("-ab", separator="")
+    with pytest.raises(TypeError, match="`texts` makes strings on the host"):
+        jax.jit(lambda x: jax_ctc.greedy_decode(x).texts("-ab"))(jnp.eye(3))

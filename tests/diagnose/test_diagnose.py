@@ -319,6 +319,23 @@ def test_two_mistakes_are_found_one_on_top_of_the_other(first, second):
     assert set(codes[:2]) == {first[0], second[0]}
 
 
+@pytest.mark.parametrize("is_ragged", [True, False])
+def test_label_lengths_passed_third(is_ragged):
+    """Where it fits nothing else complains, and frames seem to be missing."""
+    batch = confusion.made_up("peaky", 0)
+    lengths = batch["label_lengths"]
+    if not is_ragged:
+        lengths = np.full_like(lengths, lengths.min())
+    inside = np.arange(batch["labels"].shape[1]) < lengths[:, None]
+    labels = np.where(inside, batch["labels"], 0)[:, : lengths.max()]
+    batch |= {"labels": labels, "logit_lengths": lengths}
+    batch["label_lengths"] = np.full_like(lengths, lengths.max())
+    first, *others = confusion.findings(batch)
+    assert first.code == "LENGTHS_SWAPPED"
+    assert "pass label_lengths fourth" in first.message
+    assert "FRAMES_CUT" not in {finding.code for finding in others}
+
+
 def test_causes_come_before_the_bits_they_explain():
     batch = confusion.made_up("peaky", 0)
     batch = BY_CODE["WRONG_BLANK"].inject(batch, "last", None)

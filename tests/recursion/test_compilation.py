@@ -11,6 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jax_ctc
 from benchmarks import hlo
+from jax_ctc import _recursion
+from jax_ctc._lattice.pose import pose, prepare
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -260,11 +262,16 @@ def abstract(num_utterances, frames, classes, labels, dtype=jnp.float32):
     )
 
 
+def blocked_loss(*arguments):
+    """The loss in plain XLA."""
+    return jax_ctc.ctc_loss(*arguments, implementation="blocked")
+
+
 def temporaries(*shape, dtype=jnp.float32):
     """Bytes of temporaries of the compiled gradient."""
-    compiled = jax.jit(
-        jax.grad(lambda x, labels: jax_ctc.ctc_loss(x, labels).sum())
-    ).lower(*abstract(*shape, dtype=dtype))
+    compiled = jax.jit(jax.grad(lambda x, labels: blocked_loss(x, labels).sum())).lower(
+        *abstract(*shape, dtype=dtype)
+    )
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
 
@@ -290,7 +297,7 @@ def test_half_precision_is_never_widened_as_a_whole():
 def test_value_alone_computes_no_gradient():
     """A loss without grad holds no array of the logits' size."""
     shape = (4, 4000, 64, 60)
-    lowered = jax.jit(jax_ctc.ctc_loss).lower(*abstract(*shape))
+    lowered = jax.jit(blocked_loss).lower(*abstract(*shape))
     size = 4 * 4000 * 64 * 4
     assert lowered.compile().memory_analysis().temp_size_in_bytes < size / 4
 
@@ -311,10 +318,10 @@ def equations(jaxpr):
 def test_products_ask_for_full_precision(classes, implementation):
     """The default precision is bfloat16 on TPU and TF32 on GPU."""
 
-    def gradient(x, labels):
-        return jax.grad(
-            lambda x: jax_ctc.ctc_loss(x, labels, implementation=implementation).sum()
-        )(x)
+    def gradient(logits, labels):
+        spec, batch = prepare(logits, labels, None, None, blank_id=0)
+        plain = _recursion.PLAIN[implementation]
+        return plain.forward_backward(pose(spec, batch)[0], normalise=True)
 
     jaxpr = jax.make_jaxpr(gradient)(*abstract(2, 9, classes, 3)).jaxpr
     highest = (jax.lax.Precision.HIGHEST,) * 2
@@ -349,15 +356,16 @@ def test_export_round_trip():
     exported = jax.export.export(function, platforms=platforms)(*arguments)
     assert exported.platforms == platforms
     restored = jax.export.deserialize(exported.serialize(vjp_order=1))
+    plain = functools.partial(jax_ctc.ctc_loss_with_status, implementation="blocked")
     for value, expected in zip(
-        restored.call(*arguments), function(*arguments), strict=True
+        restored.call(*arguments), plain(*arguments), strict=True
     ):
         np.testing.assert_array_equal(value, expected)
 
     def gradient(function):
         return jax.grad(lambda x: function(x, *rest)[0].sum())(arguments[0])
 
-    np.testing.assert_array_equal(gradient(restored.call), gradient(function))
+    np.testing.assert_array_equal(gradient(restored.call), gradient(plain))
 
 
 def test_a_named_implementation_is_that_one_or_an_error(monkeypatch, x64):
@@ -369,19 +377,20 @@ def test_a_named_implementation_is_that_one_or_an_error(monkeypatch, x64):
     jax_ctc.ctc_loss(logits, labels, implementation="scan")
 
 
-@pytest.mark.parametrize(
-    ("implementation", "marker"),
-    [(None, "bitcast_convert"), ("blocked", "bitcast_convert"), ("scan", "exp")],
-)
-def test_the_named_implementation_runs(implementation, marker):
+MARKERS = {"cpu": "jax_ctc.cpu", "blocked": "bitcast_convert", "scan": "exp"}
+
+
+@pytest.mark.parametrize("implementation", [None, "blocked", "scan"])
+def test_the_named_implementation_runs(implementation):
     """Look into the program: only `blocked` writes exponent bits."""
+    [default] = [i.name for i in jax_ctc.implementations() if i.is_default]
 
     def loss(x, labels):
         return jax_ctc.ctc_loss(x, labels, implementation=implementation)
 
     text = jax.jit(loss).lower(*abstract(2, 9, 5, 3)).as_text()
-    assert marker in text
-    assert ("bitcast_convert" in text) == (implementation != "scan")
+    assert MARKERS[implementation or default] in text
+    assert ("bitcast_convert" in text) == ((implementation or default) == "blocked")
 
 
 @pytest.mark.parametrize(("utterances", "labels"), [(8, 0), (0, 2)])

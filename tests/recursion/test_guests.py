@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import jax_ctc
 from jax_ctc import _recursion
@@ -17,8 +18,13 @@ def guest(monkeypatch):
     monkeypatch.setattr(_recursion, "GUESTS", tables)
     monkeypatch.setitem(contract.GRADIENT_ATOL, ("small", "float32"), 1e-5)
     jax.clear_caches()
+    # The mark is a name, and names are no part of a stored program's key.
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     yield "small"
     jax.clear_caches()
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.mark.parametrize("check", guest_contract.CHECKS, ids=lambda x: x.__name__)

@@ -200,7 +200,8 @@ def _mean_surprisal(
     smallest normal number w_i counts as 0, or the ratio would overflow.
     """
     _, terms = extended.align(*ways)
-    total = functools.reduce(operator.add, terms)  # at least 1
+    total = functools.reduce(operator.add, terms)  # at least 1, or 0: no way at all
+    total = jnp.where(total > 0, total, 1)
     mean = jnp.zeros_like(total)
     for i, (term, entropy) in enumerate(zip(terms, entropies, strict=True)):
         rest = functools.reduce(operator.add, terms[:i] + terms[i + 1 :])

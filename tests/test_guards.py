@@ -1,0 +1,79 @@
+"""JAX's own guards have nothing to say: no hidden transfer, no NaN behind a mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+import jax_ctc
+
+pytestmark = pytest.mark.structure
+
+LOGITS = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+LOGITS[1, 2, 3] = -np.inf  # a class that is masked
+LABELS = np.array([[1, 1], [2, 3], [3, 3]], np.int32)
+
+READINGS = {
+    "ctc_loss": lambda logits, labels, _: jax_ctc.ctc_loss(logits, labels),
+    "scan": lambda logits, labels, _: jax_ctc.ctc_loss(
+        logits, labels, implementation="scan"
+    ),
+    "check_batch": lambda logits, labels, _: jax_ctc.check_batch(logits, labels),
+    "ctc_align": lambda logits, labels, _: jax_ctc.ctc_align(logits, labels),
+    "ctc_posteriors": lambda logits, labels, _: jax_ctc.ctc_posteriors(logits, labels),
+    "alignment_entropy": lambda logits, labels, _: jax_ctc.alignment_entropy(
+        logits, labels
+    ),
+    "sample_alignments": lambda logits, labels, key: jax_ctc.sample_alignments(
+        key, logits, labels, num_samples=2
+    ),
+    "greedy_decode": lambda logits, *_: jax_ctc.greedy_decode(logits),
+    "minimum_frames": lambda _, labels, __: jax_ctc.minimum_frames(labels),
+    "reduce_loss": lambda logits, *_: jax_ctc.reduce_loss(logits),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_lengths_left_out_are_no_transfer(name):
+    """Outside `jit`, of arrays on the device: the defaults are part of the program."""
+    given = jnp.asarray(LOGITS), jnp.asarray(LABELS), jax.random.key(0)
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(READINGS[name](*given))
+
+
+def test_paddings_are_no_transfer():
+    paddings = jnp.zeros((3, 6))
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(jax_ctc.lengths_from_paddings(paddings))
+
+
+@pytest.mark.parametrize("implementation", ["blocked", "scan"])
+def test_no_nan_behind_a_mask(implementation):
+    """Infeasible, empty, and through a masked class: inf and 0 come without a NaN."""
+    lengths = jnp.array([1, 6, 0]), jnp.array([2, 2, 0])
+
+    def readings(logits):
+        loss, status = jax_ctc.ctc_loss_with_status(
+            logits, LABELS, *lengths, implementation=implementation
+        )
+        return loss, jax_ctc.reduce_loss(loss, status=status)
+
+    checked = jax.jit(checkify.checkify(readings, errors=checkify.float_checks))
+    error, (loss, mean) = checked(jnp.asarray(LOGITS))
+    error.throw()
+    assert loss[0] == jnp.inf
+    assert loss[2] == 0
+    assert jnp.isfinite(mean)
+
+
+@pytest.mark.parametrize("reading", ["alignment_entropy", "ctc_posteriors"])
+def test_no_nan_behind_the_mask_of_a_reading(reading):
+    lengths = jnp.array([1, 6, 0]), jnp.array([2, 2, 0])
+    function = checkify.checkify(
+        lambda logits: getattr(jax_ctc, reading)(logits, LABELS, *lengths),
+        errors=checkify.float_checks,
+    )
+    error, found = jax.jit(function)(jnp.asarray(LOGITS))
+    error.throw()
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found))
