@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench aot ptx check format lock clean
+.PHONY: help demo test exhaustive bench aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -35,6 +35,9 @@ demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for op
 test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+exhaustive: $(VENV)/.test ## run all tests, with those that show more of what others show
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
+
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 	$(BIN)/python -m benchmarks.linear
@@ -42,12 +45,9 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
-<<<<<<< HEAD
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
-=======
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \
 	  linear --target "v5e x 1" "H100 x 1" --out out/linear_aot.jsonl
->>>>>>> main
 
 ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
 	$(BIN)/python -m tools.ptx

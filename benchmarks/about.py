@@ -27,12 +27,14 @@ def about() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit, as Git tells it; or JAX_CTC_COMMIT, of a copy without Git."""
+    """Return JAX_CTC_COMMIT, where a copy says what it is of; or what Git tells."""
+    if os.environ.get("JAX_CTC_COMMIT"):
+        return os.environ["JAX_CTC_COMMIT"]
     command = ["git", "describe", "--always", "--dirty"]
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("JAX_CTC_COMMIT", "unknown")
+        return "unknown"
     return run.stdout.strip()
 
 

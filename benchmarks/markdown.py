@@ -13,7 +13,10 @@ from benchmarks.sweeps import SWEEPS
 Row = dict[str, Any]
 
 _JUDGES = ("optax", "torch")
-RIVALS = ("blocked", "optax", "torch", "tf_sparse", "tf_dense", "keras")
+RIVALS = (
+    *("blocked", "optax", "torch", "torch_cudnn"),
+    *("tf_sparse", "tf_dense", "keras"),
+)
 TITLES = {
     "blocked": "ours in plain XLA",
     "tf_sparse": "TensorFlow, sparse",
@@ -21,6 +24,7 @@ TITLES = {
     "keras": "Keras",
     "optax": "Optax",
     "torch": "PyTorch",
+    "torch_cudnn": "PyTorch, cuDNN",
 }
 _MODES = {"value_and_grad": "", "value": ", loss alone"}
 LETTERS = {"batch": "B", "frames": "T", "classes": "V", "labels": "U"}
@@ -159,7 +163,54 @@ def sweeps(rows: list[Row]) -> str:
     return "\n\n".join([*parts, source(record.first)])
 
 
-TABLES = {"cases": cases, "full": full, "sweeps": sweeps}
+def on_gpu(rows: list[Row]) -> str:
+    """Return time, on the device too, then memory and precision, per case."""
+    record = Record(rows)
+    rivals = record.rivals()
+    parts = []
+    for mode, title in _MODES.items():
+        body = []
+        for case in record.cases:
+            ours = record.get(case, record.ours, mode)
+            if not ours:
+                continue
+            ratios = [record.get(case, name, mode).get("ratio") for name in rivals]
+            launches = f"{ours['launches']:.0f}" if ours.get("launches") else "–"
+            times = [fine(ours), launches, *map(factor, ratios)]
+            body.append([case, sizes(ours), *times])
+        means = [
+            mean(record.get(case, name, mode).get("ratio") for case in record.cases)
+            for name in rivals
+        ]
+        body.append(["geometric mean", "", "", "", *map(factor, means)])
+        headings = ["case", "B×T×V×U", "ours, ms (on the device)", "launches"]
+        headings += [TITLES[name] for name in rivals]
+        parts += [f"Loss{title or ' and gradient'}:", table(headings, body)]
+    names = [record.ours, *rivals]
+    told = [record.ours, *(n for n in rivals if n in ("blocked", "optax"))]
+    titles = TITLES | {record.ours: "ours"}
+    costs = [
+        [
+            case,
+            *(megabytes(record.get(case, name)) for name in told),
+            *(error(record.get(case, name)) for name in names),
+        ]
+        for case in record.cases
+    ]
+    headings = [f"{titles[name]}, MB" for name in told]
+    headings += [f"{titles[name]}, error" for name in names]
+    return "\n\n".join(
+        [
+            *parts,
+            "Loss and gradient: temporaries, and the largest error of an entry of the "
+            "gradient:",
+            table(["case", *headings], costs, left=1),
+            source(record.first),
+        ]
+    )
+
+
+TABLES = {"cases": cases, "full": full, "sweeps": sweeps, "gpu": on_gpu}
 
 
 def source(row: Row) -> str:
@@ -196,6 +247,14 @@ def sizes(row: Row) -> str:
 def milliseconds(row: Row) -> str:
     """Return the median."""
     return f"{1e3 * np.median(row['seconds']):.1f}" if "seconds" in row else "–"
+
+
+def fine(row: Row) -> str:
+    """Return the median, and what of it the device was busy."""
+    if "seconds" not in row:
+        return "–"
+    time = f"{1e3 * np.median(row['seconds']):.3f}"
+    return f"{time} ({row['device_ms']:.3f})" if row.get("device_ms") else time
 
 
 def spread(row: Row) -> str:

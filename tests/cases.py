@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 
 class Batch(NamedTuple):
@@ -228,6 +229,11 @@ CASES = (
     _case("recordings", (8, 4000, 1024, 600), "long, wordpieces", "tpu"),
     _case("alone", (1, 1000, 32, 100), "one utterance", "tpu"),
 )
+
+
+def more(*values, id=None):
+    """Parametrise a test with more of the same: `make exhaustive` runs it."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive, id=id)
 
 
 def tagged(tag):

@@ -26,10 +26,10 @@ def pytest_configure(config):
         "markers", "relaxed: runs other people's code, which promotes ranks and dtypes"
     )
     config.addinivalue_line(
-        "markers", "fast: together under a minute, for the edit loop (-m fast)"
+        "markers", "optimised: of numbers, memory or programs as users get them"
     )
     config.addinivalue_line(
-        "markers", "structure: of what is computed, not how exactly; compiled quickly"
+        "markers", "exhaustive: more of what others show already; `make exhaustive`"
     )
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
@@ -49,8 +49,8 @@ def strict_jax(request):
 
 @pytest.fixture(autouse=True)
 def quick_compilation(request):
-    """Let XLA optimise less where a test is about structure: half the time."""
-    is_quick = request.node.get_closest_marker("structure") is not None
+    """Let XLA optimise little, unless a test is marked `optimised`: half the time."""
+    is_quick = request.node.get_closest_marker("optimised") is None
     jax.config.update("jax_disable_most_optimizations", is_quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

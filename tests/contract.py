@@ -307,3 +307,7 @@ def check_entropy_gradient(implementation, name, dtype):
         slope = (entropy(1e-5) - entropy(-1e-5)) / 2e-5
         ours = np.vdot(gradient[b], tangent[b])
         np.testing.assert_allclose(ours, slope, rtol=1e-5, atol=max(1e-6, 20 * atol))
+
+
+# What must not matter, whatever the implementation.
+INVARIANCES = (check_padding, check_shift, check_determinism, check_permutation)

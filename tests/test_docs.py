@@ -74,5 +74,5 @@ def test_public_docstrings_have_examples():
     public = {n for n in jax_ctc.__all__ if callable(getattr(jax_ctc, n))}
     records = {"CTCAlignment", "CTCPosteriors", "CTCSamples", "Hypotheses"}
     records |= {"Finding", "Report", "Status", "TokenSpan", "Utterance"}
-    records |= {"BeamHypotheses", "EditCounts", "SettledLabels"}
+    records |= {"BeamHypotheses", "EditCounts", "Implementation", "SettledLabels"}
     assert public - found == records

@@ -10,8 +10,6 @@ from jax import export
 
 import jax_ctc
 
-pytestmark = pytest.mark.structure
-
 NUM_CLASSES = 5
 FRAMES, LENGTHS = np.array([61, 7, 0], np.int32), np.array([2, 2, 3], np.int32)
 LABELS = np.array([[1, 2, 0], [3, 3, 0], [4, 1, 2]], np.int32)
@@ -43,6 +41,17 @@ def textbook_of(logits, *others):
     return jax_ctc.ctc_loss(logits, *others, implementation="scan")
 
 
+def head_of(features, *others):
+    """Return the loss of features, and what a training step takes of it."""
+
+    def total(kernel):
+        return jax_ctc.linear_ctc_loss(
+            features, kernel, None, *others, infeasible="zero"
+        ).sum()
+
+    return jax.value_and_grad(total)(jnp.eye(NUM_CLASSES, dtype=jnp.float32))
+
+
 def shapes(sizes):
     """Return the arguments' shapes: utterances, frames and labels."""
     batch, frames, labels = export.symbolic_shape(sizes)
@@ -61,6 +70,7 @@ def shapes(sizes):
         (sums_of, "b, t, u"),
         (readings_of, "b, t, 3"),
         (textbook_of, "b, t, u"),
+        (head_of, "b, t, u"),
     ],
 )
 def test_sizes_may_be_left_open(function, sizes):

@@ -8,8 +8,6 @@ from jax.experimental import checkify
 
 import jax_ctc
 
-pytestmark = pytest.mark.structure
-
 LOGITS = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
 LOGITS[1, 2, 3] = -np.inf  # a class that is masked
 LABELS = np.array([[1, 1], [2, 3], [3, 3]], np.int32)
@@ -76,4 +74,5 @@ def test_no_nan_behind_the_mask_of_a_reading(reading):
     )
     error, found = jax.jit(function)(jnp.asarray(LOGITS))
     error.throw()
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found))
+    # What is infeasible has a likelihood of -inf; that is a number.
+    assert not any(jnp.isnan(x).any() for x in jax.tree.leaves(found))

@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders.program import OnDevice, Program
+from benchmarks.contenders.program import Program
 from tests.cases import Batch
-
-_PROFILED = 5  # runs
 
 
 def torch_loss(batch: Batch, mode: str, *, cudnn: bool = False) -> Program:
@@ -52,7 +50,7 @@ def torch_loss(batch: Batch, mode: str, *, cudnn: bool = False) -> Program:
         compile_s=None,
         temporaries=None,
         needs=lattice if mode == "value" else 2 * lattice,
-        profile=(lambda: _profile(torch, run)) if device == "cuda" else None,
+        # Its profiler, once used, keeps JAX's out of the process.
         fetch=lambda result: tuple(part.cpu().numpy() for part in result),
     )
 
@@ -64,17 +62,3 @@ def _arguments(torch: Any, batch: Batch, device: str, cudnn: bool) -> list[Any]:
     inside = np.arange(batch.labels.shape[1]) < batch.label_lengths[:, None]
     arrays = batch.labels[inside], batch.logit_lengths, batch.label_lengths
     return [torch.tensor(x.astype(np.int32)) for x in arrays]
-
-
-def _profile(torch: Any, run: Any) -> OnDevice:
-    """Add up what the GPU did; the first of two turns is the profiler's own start."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    events: list[Any] = []
-    for _ in range(2):
-        with torch.profiler.profile(activities=activities) as profiler:
-            for _ in range(_PROFILED):
-                run()
-        cuda = torch.autograd.DeviceType.CUDA
-        events = [e for e in profiler.events() if e.device_type == cuda]
-    total = sum(event.time_range.elapsed_us() for event in events)
-    return OnDevice(total / 1e3 / _PROFILED, len(events) / _PROFILED)

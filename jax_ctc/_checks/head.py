@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax_ctc._checks.arrays import Checked, check_floats, check_targets
 from jax_ctc._checks.given import ArrayLike, Transform
 from jax_ctc._checks.options import check_option
+from jax_ctc._numbers.sizes import Size
 
 _PRECISIONS = (None, "default", "high", "highest")
 
@@ -56,7 +57,7 @@ def check_head_inputs(
 
 
 def check_layer(
-    kernel: ArrayLike, bias: ArrayLike | None, features: tuple[int, ...]
+    kernel: ArrayLike, bias: ArrayLike | None, features: tuple[Size, ...]
 ) -> tuple[Checked, Checked | None]:
     """Return a kernel and a bias that go with features of this shape, or raise."""
     columns = check_floats(kernel, name="kernel", what="the layer's weights")

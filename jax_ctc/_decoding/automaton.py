@@ -28,29 +28,39 @@ class Phrase(NamedTuple):
 
 
 class Automaton(NamedTuple):
-    """N nodes, the first being that of nothing; the last column is any other unit."""
+    """N nodes, the first being that of nothing; the last column is any other unit.
+
+    Several of `once` in a row count as one: a node that ends in it is not left by it.
+    """
 
     columns: dict[Hashable, int]
     targets: np.ndarray  # [N, A + 1] int32
     reward: np.ndarray  # [N] float64
     promise: np.ndarray  # [N] float64
+    once: Hashable
+    ends_in_once: np.ndarray  # [N] bool
 
     def walk(self, units: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
         """Return, of every node, what these units gain and where they lead."""
         node = np.arange(len(self.reward), dtype=np.int32)
         gain = -self.promise
         for unit in units:
-            node = self.targets[node, self.columns.get(unit, len(self.columns))]
-            gain = gain + self.reward[node]
+            target = self.targets[:, self.columns.get(unit, len(self.columns))][node]
+            stays = self.ends_in_once[node] & (unit == self.once)
+            gain = gain + np.where(stays, 0, self.reward[target])
+            node = np.where(stays, node, target)
         return gain + self.promise[node], node
 
 
-def build(phrases: Sequence[Phrase]) -> Automaton:
-    """Return the automaton that looks for these."""
+def build(phrases: Sequence[Phrase], once: Hashable = None) -> Automaton:
+    """Return the automaton that looks for these.
+
+    once: a unit of which several in a row count as one.
+    """
     columns = {unit: 0 for phrase in phrases for unit in phrase.units}
     columns = {unit: number for number, unit in enumerate(columns)}
     children: list[dict[int, int]] = [{}]
-    reward, promise = [0.0], [0.0]
+    reward, promise, ends_in_once = [0.0], [0.0], [False]
     for phrase in phrases:
         node, so_far = 0, 0.0
         for place, (unit, worth) in enumerate(
@@ -62,6 +72,7 @@ def build(phrases: Sequence[Phrase]) -> Automaton:
                 children.append({})
                 reward.append(0.0)
                 promise.append(0.0)
+                ends_in_once.append(unit == once)
             node, so_far = children[node][column], so_far + worth
             if place < len(phrase.units):
                 promise[node] = max(promise[node], so_far)
@@ -79,4 +90,11 @@ def build(phrases: Sequence[Phrase]) -> Automaton:
             fall[child] = int(targets[node, column])
             targets[node, column] = child
             queue.append(child)
-    return Automaton(columns, targets, np.array(reward), np.array(promise))
+    return Automaton(
+        columns,
+        targets,
+        np.array(reward),
+        np.array(promise),
+        once,
+        np.array(ends_in_once),
+    )

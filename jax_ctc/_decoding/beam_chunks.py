@@ -103,7 +103,9 @@ def beam_search_chunks(
         >>> logits = 9.0 * np.eye(3, dtype=np.float32)[best]
         >>> blocks = (logits[i : i + 10] for i in range(0, 45, 10))
         >>> found = jax_ctc.beam_search_chunks(
-        ...     blocks, on_settled=lambda new: print(new.labels, new.start, new.end)
+        ...     blocks,
+        ...     beam_width=2,
+        ...     on_settled=lambda new: print(new.labels, new.start, new.end),
         ... )
         [1 2] [1 4] [3 5]
         >>> found.labels[0, :2].tolist()

@@ -11,6 +11,7 @@ A state is any pytree of arrays, [] in `initial` and [W] elsewhere; labels are c
 ids, never the blank.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -100,8 +101,9 @@ def score_sequences(
     labels = check_labels(labels)
     leading, size = labels.shape[:-1], labels.shape[-1]
     lengths = check_lengths(lengths, leading, name="lengths", of="labels")
-    lengths = narrow(jnp.asarray(or_full(lengths, leading, size)))
-    labels = narrow(jnp.asarray(labels)).reshape(-1, size)
+    lengths = None if lengths is None else jnp.asarray(lengths)
+    lengths = narrow(or_full(lengths, leading, size))
+    labels = narrow(jnp.asarray(labels)).reshape(math.prod(leading), size)
     is_label = is_inside(lengths.reshape(-1), size)
 
     def add(carry: tuple, item: tuple) -> tuple[tuple, None]:

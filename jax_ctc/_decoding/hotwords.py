@@ -90,17 +90,18 @@ class Hotwords:
             pattern = _pattern(phrase, float(each), mark)
             _check_spelling(phrase, pattern, spellings, is_parted=mark is not None)
             patterns.append(pattern)
-        found = automaton.build(patterns)
+        found = automaton.build(patterns, once=None if mark is None else _BOUNDARY)
         nobody = (np.zeros(len(found.reward)), np.zeros(len(found.reward), np.int32))
         walks = [nobody if s is None else found.walk(s) for s in spellings]
         gains, targets = (np.stack(x, axis=1) for x in zip(*walks, strict=True))
         # At the end a word ends, and no promise is kept any more.
-        final = found.reward[found.walk(_BOUNDARY)[1]] if mark else 0.0
-        start = int(found.walk(_BOUNDARY)[1][0]) if mark else 0
+        gain, target = found.walk(_BOUNDARY if mark else ())
+        final = gain - found.promise[target]
+        start = int(target[0])
         return Hotwords(
             jnp.asarray(gains, jnp.float32),
             jnp.asarray(targets, jnp.int32),
-            jnp.asarray(final - found.promise, jnp.float32),
+            jnp.asarray(final, jnp.float32),
             jnp.asarray(start, jnp.int32),
         )
 

@@ -1,7 +1,8 @@
 """The k largest of a row, in order: what a beam search does in every frame.
 
-`lax.top_k` is the right way on an accelerator. XLA's CPU sorts all n of them, number by
-number, and under plain `jit` gathers a sharded batch to do it. There the k-th largest
+`lax.top_k` is the right way on a TPU. Compiled for GPUs it sorts, and under plain `jit`
+gathers a sharded batch to do it, which a sort in its place does not. XLA's CPU sorts
+all n of them, number by number, and gathers as well. There the k-th largest
 is found bit by bit, those not below it are found by counting the ones in a bit mask,
 and these k are put in order by comparing each with each: few operations, all of them
 on whole rows.
@@ -34,6 +35,8 @@ def largest(
     index = lax.platform_dependent(
         values,
         cpu=functools.partial(_largest_on_cpu, k=k),
+        cuda=functools.partial(_largest_by_sorting, k=k),
+        rocm=functools.partial(_largest_by_sorting, k=k),
         default=lambda values: lax.top_k(values, k)[1].astype(jnp.int32),
     )
     return at(values, index), index
@@ -42,6 +45,13 @@ def largest(
 def at(row: Any, index: Int[Array, "... k"]) -> Any:
     """Return row[..., index], both with the same leading axes."""
     return jnp.take_along_axis(row, index, axis=-1, mode="promise_in_bounds")
+
+
+def _largest_by_sorting(values: Float[Array, "... n"], k: int) -> Int[Array, "... {k}"]:
+    """Return where the k largest are, by a sort, which XLA splits by rows."""
+    place = jnp.zeros_like(values, jnp.int32) + positions(values.shape[-1], values.ndim)
+    _, index = lax.sort((-values, place), num_keys=1, is_stable=True)
+    return index[..., :k]
 
 
 def _largest_on_cpu(values: Float[Array, "... n"], k: int) -> Int[Array, "... {k}"]:

@@ -55,12 +55,16 @@ def log_prob(nbest: Nbest, *, blank_id: int, normalise: bool) -> Float[Array, "B
 
 
 def times(nbest: Nbest, *, blank_id: int, normalise: bool) -> Times:
-    """Return where the labels are on the best path, exactly as `ctc_align` does."""
+    """Return where the labels are on the best path, exactly as `ctc_align` does.
+
+    As in `log_prob`, several sequences are no kernel's work.
+    """
     num_frames = nbest.scores.shape[1]
+    implementation = None if nbest.labels.shape[1] == 1 else "blocked"
 
     def one(problem: Problem) -> Times:
         log_value, states = _recursion.read(
-            None, "best_path", problem, normalise=normalise
+            implementation, "best_path", problem, normalise=normalise
         )
         states = states[:num_frames].T  # [B, T]
         is_live = live_frames(problem, log_value, num_frames)

@@ -153,12 +153,12 @@ class EditCounts:
     status: Leaf
 
     @property
-    def errors(self) -> jax.Array:
+    def errors(self) -> Leaf:
         """[...] int32, all three kinds together: the edit distance."""
         return self.substitutions + self.insertions + self.deletions
 
     @property
-    def rate(self) -> jax.Array:
+    def rate(self) -> Leaf:
         """[] float32, errors of all utterances over labels of all references."""
         return self.errors.sum() / self.total.sum()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,17 +41,16 @@ def load(path: Any, kind: type, **classes: type) -> Any:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays[_ABOUT]))
-            model = _restore(about, arrays, "", classes)
-    except (ValueError, KeyError, EOFError, TypeError) as error:
+            holds = about["is"]
+            if holds == kind.__name__:
+                return _restore(about, arrays, "", classes)
+    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is no file that `{kind.__name__}.save` wrote: {error}"
         ) from None
-    if not isinstance(model, kind):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__}, not a {kind.__name__}: load it"
-            f" by {type(model).__name__}.load"
-        )
-    return model
+    raise ValueError(
+        f"{path} holds a {holds}, not a {kind.__name__}: load it by {holds}.load"
+    )
 
 
 def _restore(about: Any, arrays: Any, name: str, classes: dict[str, type]) -> Any:

@@ -10,8 +10,8 @@ from jax_ctc._numbers.sizes import Size, is_open, smaller
 
 
 def rows_of_chunk(
-    start: Int[Array, ""] | int, size: int, num_frames: Size
-) -> tuple[Int[Array, ""] | int, Size]:
+    start: Int[Array, "..."] | int, size: int, num_frames: Size
+) -> tuple[Int[Array, "..."] | int, Size]:
     """Return the first row and the number of rows of the scores that hold a chunk.
 
     Past the end of the scores a chunk's rows are moved back to fit, and its frames no
@@ -23,7 +23,7 @@ def rows_of_chunk(
 
 def rows_of(
     scores: Float[Array, "B T V"], first: Int[Array, ""] | int, size: Size
-) -> Float[Array, "B {size} V"]:
+) -> Float[Array, "B K V"]:
     """Slice some frames, and widen them alone."""
     rows = scores
     if is_open(size) or size < scores.shape[1]:

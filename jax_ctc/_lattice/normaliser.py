@@ -19,10 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk
 from jax_ctc._numbers.masks import positions
-from jax_ctc._numbers.sizes import Size, is_open
+from jax_ctc._numbers.sizes import USUAL_BATCH, USUAL_LABELS, is_open, usual
 
 _CHUNK_BYTES = 2**18
-_USUAL_BATCH = 32  # where a program leaves it open
 
 
 class Normaliser(NamedTuple):
@@ -49,7 +48,9 @@ def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     would widen all scores of half precision at once.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]
-    chunk = _frames_at_once(*scores.shape)
+    batch = usual(scores.shape[0], USUAL_BATCH)
+    frame_bytes = max(4 * batch * usual(scores.shape[2], USUAL_LABELS), 1)
+    chunk = max(_CHUNK_BYTES // frame_bytes, 1)
     if not is_open(num_frames) and num_frames <= chunk:
         return of(rows_of(scores, 0, num_frames))
 
@@ -70,12 +71,6 @@ def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
         return jnp.concatenate([whole, x[-1, :, repeated:]], axis=1)
 
     return Normaliser(*map(join, found))
-
-
-def _frames_at_once(batch: Size, num_frames: Size, num_classes: int) -> int:
-    if is_open(batch):  # as many as of a batch of usual size
-        batch = _USUAL_BATCH
-    return max(_CHUNK_BYTES // max(4 * batch * num_classes, 1), 1)
 
 
 def below_and_peaks(

@@ -33,13 +33,13 @@ from jax_ctc._lattice.needed import over_own_classes, peak_of_all, small_scores
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import (
     anywhere,
-    steady_scan,
     vary_alike,
     vary_over,
     varying,
 )
 from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
+from jax_ctc._numbers.sizes import USUAL_BATCH, Size, is_open, usual
 
 # Rows (frames of all utterances) of a block: enough for a product to be worth its
 # while. Classes: a sixteenth of them all, between bounds that keep a block in a cache.
@@ -126,7 +126,7 @@ def _look_through(
 ) -> Seen:
     """Make all logits, a block at a time, and return what is kept of them."""
     num_frames, num_classes = features.shape[1], layer.kernel.shape[1]
-    features, layer = _vary_alike(features, layer)
+    features, layer = _vary_alike(features, layer, axes.feature)
     rows, first_frames = _in_frames(features)
     layers, first_classes = _in_classes(layer, features.dtype)
     ids = problem.ids
@@ -135,7 +135,10 @@ def _look_through(
     # Frames past the longest utterance are not multiplied.
     longest = jnp.max(problem.logit_lengths, initial=0)
     look = functools.partial(_look, num_classes, how, axes)
-    needed = jnp.zeros_like(features, shape=(*rows.shape[:3], ids.shape[1]))
+    # Logits are sums over features: they no longer vary over these axes.
+    own = varying(features) - set(axes.feature)
+    empty = jnp.zeros((*rows.shape[:3], ids.shape[1]), features.dtype)
+    needed = vary_over(empty, own)
 
     def of_classes(needed: jax.Array, block: Any) -> tuple[jax.Array, Seen]:
         layer, first_class = block
@@ -146,24 +149,24 @@ def _look_through(
             seen = look(rows, layer, ids, first_class, is_some)
             return None, seen._replace(needed=needed + seen.needed)
 
-        _, seen = steady_scan(of_frames, None, (rows, first_frames, needed))
+        _, seen = lax.scan(of_frames, None, (rows, first_frames, needed))
         return seen.needed, seen._replace(needed=None)
 
-    needed, seen = steady_scan(of_classes, needed, (layers, first_classes))
+    needed, seen = lax.scan(of_classes, needed, (layers, first_classes))
     whole = functools.partial(_whole, num_frames=num_frames)
     peak, below, count = (jax.vmap(whole)(x) for x in seen[:3])
     return Seen(peak, below, count, whole(needed))
 
 
 def _vary_alike(
-    features: Float[Array, "B T D"], layer: Layer
+    features: Float[Array, "B T D"], layer: Layer, feature_axes: tuple[str, ...]
 ) -> tuple[Float[Array, "B T D"], Layer]:
-    """Return both varying over the same mesh axes.
+    """Return both varying over the same mesh axes, but for those of the features.
 
     Over axes that the layer does not vary over, its gradient is summed: here, and once.
     """
     arrays = (features, *(x for x in layer if x is not None))
-    features, kernel, *bias = vary_alike(*arrays)
+    features, kernel, *bias = vary_alike(*arrays, sharded=feature_axes)
     return features, Layer(kernel, bias[0] if bias else None)
 
 
@@ -172,17 +175,21 @@ def _in_frames(
 ) -> tuple[Float[Array, "F B K D"], Int[Array, " F"]]:
     """Return blocks of K frames, zeros at the end, and the first frame of each."""
     batch, num_frames, width = features.shape
-    count = -(-num_frames // max(_ROWS // max(batch, 1), 1))
-    size = -(-num_frames // count)
+    most = max(_ROWS // max(usual(batch, USUAL_BATCH), 1), 1)
+    count = -(-num_frames // most)
+    size = most if is_open(num_frames) else -(-num_frames // count)
     padded = jnp.pad(features, ((0, 0), (0, count * size - num_frames), (0, 0)))
     blocks = padded.reshape(batch, count, size, width)
     return jnp.moveaxis(blocks, 1, 0), positions(count) * size
 
 
-def _whole(blocks: Float[Array, "F B K *S"], num_frames: int) -> jax.Array:
+def _whole(blocks: Float[Array, "F B K *S"], num_frames: Size) -> jax.Array:
     """Return [B, T, ...] of blocks of frames."""
     joined = jnp.moveaxis(blocks, 0, 1)
-    joined = joined.reshape(joined.shape[0], -1, *joined.shape[3:])
+    batch, count, size, *rest = joined.shape
+    joined = joined.reshape(batch, count * size, *rest)
+    if is_open(num_frames):  # that so many are there, JAX cannot tell
+        return jnp.take(joined, positions(num_frames), axis=1, mode="clip")
     return joined[:, :num_frames]
 
 
@@ -261,8 +268,10 @@ def _seen(
     peak = lax.stop_gradient(jnp.max(logits, axis=2))
     if is_good is not None:
         peak = jnp.where(is_good, peak, jnp.nan)
-    logits = jnp.where(_below_infinity(peak)[:, :, None], logits, 0)
     nearest = jnp.where(jnp.isfinite(peak), peak, 0)
+    # In bad frames 0. As a constant it would be no part of what is made again: JAX
+    # would keep an array of zeros like the logits of all frames.
+    logits = jnp.where(_below_infinity(peak)[:, :, None], logits, nearest[:, :, None])
     below, count = normaliser.below_and_peaks(logits, nearest)
     return Seen(peak, below, count, _gather(logits, ids))
 

@@ -214,7 +214,8 @@ def _score(spec: Spec, batch: HeadBatch) -> tuple[jax.Array, jax.Array]:
     layer = Layer(jnp.asarray(kernel), None if bias is None else jnp.asarray(bias))
     if not is_tracked(spec.shard_axes):
         layer = jax.tree.map(
-            functools.partial(value_only, "the loss with sharded classes"), layer
+            functools.partial(value_only, "the loss with vocab_axis or time_axis"),
+            layer,
         )
     posed = Batch(features, labels, batch.logit_lengths, batch.label_lengths)
     problem, status = pose(spec, posed, kernel.shape[1])

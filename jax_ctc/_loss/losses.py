@@ -51,7 +51,8 @@ def ctc_loss(
         blank_id: the blank class, 0..V-1. Static.
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Its gradient is exactly 0 either way. Static.
-        implementation: None (the best for the platform), "blocked" or "scan". Static.
+        implementation: None (the best for the platform), or a name of
+            `implementations()`, such as "blocked". Static.
         vocab_axis: name(s) of the mesh axis over which the classes are sharded: each
             device passes its own V / devices of them, in order, inside `shard_map` with
             check_vma=True; or all of them under `jax.set_mesh`, where the loss enters
@@ -137,7 +138,7 @@ def ctc_loss_with_status(
         label_lengths: [...] integer labels. Default: all U.
         blank_id: the blank class. Static.
         infeasible: "inf" or "zero", the value of a flagged utterance. Static.
-        implementation: None, "blocked" or "scan". Static.
+        implementation: None, or a name, as in `ctc_loss`. Static.
         vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
         time_axis: mesh axis over which the frames are sharded, as in `ctc_loss`.
 
@@ -206,7 +207,7 @@ def ctc_loss_from_log_probs(
         blank_id: the blank class, 0..V-1. Static.
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Static.
-        implementation: None, "blocked" or "scan". Static.
+        implementation: None, or a name, as in `ctc_loss`. Static.
         vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
         time_axis: mesh axis over which the frames are sharded, as in `ctc_loss`.
 

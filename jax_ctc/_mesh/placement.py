@@ -273,8 +273,8 @@ def _check_inside(batch: Any, asked: Placement, name: str) -> None:
             is_sharded = isinstance(array, jax.Array) and axis in varying(array)
             if letter in axes and not is_sharded:
                 raise ValueError(
-                    f"`{name}` is the same on all devices along {axis!r}, so it is no"
-                    f" shard: name {axis!r} in its in_specs"
+                    f"`{argument}` is the same on all devices along {axis!r}, so it is"
+                    f" no shard: name {axis!r} in its in_specs"
                 )
             if letter not in axes and is_sharded:
                 what = ", global ids and lengths" if array.dtype.kind in "iu" else ""

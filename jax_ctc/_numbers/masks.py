@@ -15,11 +15,11 @@ def positions(size: Size, ndim: int = 1) -> Int[Array, "..."]:
     return jnp.arange(size, dtype=jnp.int32).reshape((1,) * (ndim - 1) + (size,))
 
 
-def is_inside(lengths: Int[Array, "..."], size: Size) -> Bool[Array, "... {size}"]:
-    """Mark the first `lengths` of `size` places."""
+def is_inside(lengths: Int[Array, "..."], size: Size) -> Bool[Array, "... N"]:
+    """Mark the first `lengths` of N = `size` places."""
     return positions(size, lengths.ndim + 1) < lengths[..., None]
 
 
-def is_at(places: Int[Array, "..."], size: Size) -> Bool[Array, "... {size}"]:
-    """Mark the one place of `size` given; none where it is outside."""
+def is_at(places: Int[Array, "..."], size: Size) -> Bool[Array, "... N"]:
+    """Mark the one place of N = `size` given; none where it is outside."""
     return positions(size, places.ndim + 1) == places[..., None]

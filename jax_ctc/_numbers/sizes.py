@@ -12,10 +12,17 @@ from jax import core
 # An int, or a dimension of `jax.export.symbolic_shape`, which has no public type.
 Size: TypeAlias = Any
 
+USUAL_BATCH, USUAL_FRAMES, USUAL_LABELS = 32, 1500, 100
+
 
 def is_open(*sizes: Size) -> bool:
     """Tell whether some of these are left open."""
     return any(map(jax.export.is_symbolic_dim, sizes))
+
+
+def usual(size: Size, otherwise: int) -> int:
+    """Return the size, or what is usual where it is open, to cut work into pieces."""
+    return otherwise if is_open(size) else size
 
 
 def smaller(a: Size, b: Size) -> Size:

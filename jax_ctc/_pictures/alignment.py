@@ -111,7 +111,7 @@ def plot_alignment(
             top, bottom = figure.subplots(2, sharex=True, height_ratios=(1.3, 1))
             _draw_picture(bottom, image, duration, spans)
         ids = np.asarray(alignment.tokens)[np.asarray(alignment.start)[: len(spans)]]
-        names = [str(span.label) for span in spans]
+        names = [visible(str(span.label)) for span in spans]
         texts = [
             name if can_draw(name) else str(number)
             for name, number in zip(names, ids.tolist(), strict=True)

@@ -63,6 +63,15 @@ def test_cases(rows):
         assert line in text, text
 
 
+def test_on_a_gpu(rows):
+    """What the device was busy is beside what was waited for."""
+    rows = [row | {"device_ms": 1.25, "launches": 6.0} for row in rows]
+    text = TABLES["gpu"](rows)
+    assert "| case | B×T×V×U | ours, ms (on the device) | launches | Optax |" in text
+    assert "(1.250) | 6 |" in text
+    assert "| case | ours, MB | Optax, MB | ours, error | Optax, error |" in text
+
+
 def test_full_and_sweeps(rows):
     text = TABLES["full"](rows)
     line = (
@@ -125,7 +134,8 @@ def test_the_markers_are_in_their_places():
     """So that the record can be written into them."""
     readme, docs = (page.read_text() for page in tables.Options().page)
     assert tables._BLOCK.search(readme)["name"] == "cases"
-    assert [m["name"] for m in tables._BLOCK.finditer(docs)] == ["full", "sweeps"]
+    names = [match["name"] for match in tables._BLOCK.finditer(docs)]
+    assert names == ["full", "sweeps", "gpu"]
 
 
 def test_pages_are_what_the_record_gives(capsys):

@@ -17,6 +17,8 @@ LABELS = np.array([[1, 2], [2, 3]], np.int32)
 FRAMES, COUNTS = np.array([6, 5], np.int32), np.array([2, 1], np.int32)
 STATUS = np.array([1, 256 // 8], np.int32)
 BATCH = (LOGITS, LABELS, FRAMES, COUNTS)
+KERNEL, BIAS = RNG.normal(size=(4, 5)), RNG.normal(size=5)
+HEAD = (LOGITS, KERNEL.astype("f4"), BIAS.astype("f4"), LABELS, FRAMES, COUNTS)
 
 
 def swapped(array):
@@ -66,6 +68,17 @@ CALLS = {
         (LOGITS[0], LABELS[0]),
     ),
     "greedy_decode": (jax_ctc.greedy_decode, (LOGITS, FRAMES)),
+    "beam_search_decode": (
+        lambda *given: jax_ctc.beam_search_decode(*given, beam_width=2),
+        (LOGITS, FRAMES),
+    ),
+    "beam_search_chunks": (
+        lambda logits: jax_ctc.beam_search_chunks([logits, logits[:3]], beam_width=2),
+        (LOGITS[0],),
+    ),
+    "label_errors": (jax_ctc.label_errors, (LABELS, COUNTS, LABELS[::-1], COUNTS)),
+    "linear_ctc_loss": (jax_ctc.linear_ctc_loss, HEAD),
+    "linear_ctc_loss_with_status": (jax_ctc.linear_ctc_loss_with_status, HEAD),
     "minimum_frames": (jax_ctc.minimum_frames, (LABELS, COUNTS)),
     "lengths_from_paddings": (
         jax_ctc.lengths_from_paddings,

@@ -11,8 +11,6 @@ import jax_ctc
 from jax_ctc import Status
 from tests.oracle import batch_loss_and_gradient
 
-pytestmark = pytest.mark.structure
-
 B, T, V, U = 3, 9, 5, 4
 ROW = 1  # the utterance that is made bad
 WEIGHTS = np.array([1.0, -2.0, 3.0], np.float32)  # random cotangents in effect

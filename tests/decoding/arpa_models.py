@@ -46,8 +46,8 @@ def random_model(words, order, *, seed, unknown=True, share=0.4):
     return grams
 
 
-def log_prob(grams, words, *, end=True):
-    """Return log p in nats, in float64, with `<s>` before and `</s>` after."""
+def log_prob(grams, words, *, begin=True, end=True):
+    """Return log p in nats, in float64, by default of words from `<s>` to `</s>`."""
     order = max(map(len, grams))
 
     def score(history, word):
@@ -58,10 +58,11 @@ def log_prob(grams, words, *, end=True):
         backoff = grams[history][1] if history in grams else 0.0
         return backoff + score(history[1:], word)
 
-    said = ["<s>", *(w if (w,) in grams else "<unk>" for w in words)]
+    said = ["<s>"] if begin else []
+    said += [w if (w,) in grams else "<unk>" for w in words]
     said += ["</s>"] if end else []
     total = 0.0
-    for place in range(1, len(said)):
+    for place in range(int(begin), len(said)):
         history = tuple(said[max(0, place - order + 1) : place])
         total += score(history, said[place])
     return total * LN10

@@ -32,12 +32,13 @@ def test_against_a_stable_sort(n, k):
     np.testing.assert_array_equal(found, np.take_along_axis(values, expected, -1))
 
 
-def test_accelerators_choose_the_same(monkeypatch):
-    """What runs elsewhere is `top_k`: its places are those found here."""
+@pytest.mark.parametrize("platform", ["cuda", "default"])
+def test_accelerators_choose_the_same(monkeypatch, platform):
+    """What runs elsewhere finds the places that are found here."""
     values = jnp.asarray(rows(65))
     _, here = jax.jit(largest, static_argnums=1)(values, 9)
     monkeypatch.setattr(
-        lax, "platform_dependent", lambda *args, cpu, default: default(*args)
+        lax, "platform_dependent", lambda *args, **choice: choice[platform](*args)
     )
     _, elsewhere = largest(values, 9)
     np.testing.assert_array_equal(here, elsewhere)

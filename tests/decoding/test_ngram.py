@@ -248,7 +248,7 @@ def test_search_with_a_model_is_exact(grams, model, rerank):
             assert abs(score - expected[labels][1]) < 1e-5
             assert abs(score - expected[best][1]) < 1e-5  # in order
     before = decode._cache_size()
-    decode(model, 0.1, jnp.float32(2))
+    decode(model, 0.1, 2.0)
     assert decode._cache_size() == before  # a sweep over weights compiles once
 
 

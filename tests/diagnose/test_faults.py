@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import confusion, emissions
+from tests.cases import more
 from tests.faults import FAULTS
 
 SEEDS = range(2)
@@ -36,6 +37,7 @@ def matrices():
 
 
 @pytest.mark.relaxed
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("reader", ["trained", "untrained"])
 def test_the_first_finding_is_the_fault(matrices, reader):
     """In at least 95 of 100 runs, over all faults that evidence can identify."""
@@ -70,7 +72,7 @@ def test_other_models_have_the_same_faults(kind):
     assert confusion.rate(matrix) >= 0.95
 
 
-@pytest.mark.parametrize("wrong", [0.0, 0.25])
+@pytest.mark.parametrize("wrong", [more(0.0), 0.25])
 @pytest.mark.parametrize("kind", emissions.KINDS)
 def test_other_models_stay_clean(kind, wrong):
     """Trained or not, and with a quarter of the transcripts wrong."""
@@ -78,7 +80,7 @@ def test_other_models_stay_clean(kind, wrong):
     assert set(confusion.clean(source, range(4))) == {confusion.NOTHING}
 
 
-@pytest.mark.parametrize("count", [2, 8, 16, 64])
+@pytest.mark.parametrize("count", [2, more(8), more(16), 64])
 @pytest.mark.parametrize("kind", emissions.CONFUSED)
 def test_errors_are_no_shuffle(kind, count):
     """A model that mistakes transcripts for each other has them in their places."""

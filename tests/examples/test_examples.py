@@ -12,6 +12,7 @@ import pytest
 
 from examples import doctor_page
 from examples import three_wrong_losses as wrong
+from tests.cases import more
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROBS = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1]])
@@ -41,17 +42,21 @@ def finish(process):
     return process.returncode, out, err
 
 
+def short_run(folder):
+    """Train for a little while."""
+    return *finish(demo("--steps", 60, "--out", folder)), folder
+
+
 @pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
-    """The same short training, twice, side by side."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    runs = [demo("--steps", 60, "--out", folder) for folder in folders]
-    return [(*finish(run), folder) for run, folder in zip(runs, folders, strict=True)]
+def run(tmp_path_factory):
+    """A short training."""
+    return short_run(tmp_path_factory.mktemp("first"))
 
 
-def test_demo_learns_and_says_so(two_runs):
+@pytest.mark.exhaustive
+def test_demo_learns_and_says_so(run):
     """After 60 steps it reads more digits than it misses; two pictures are there."""
-    code, out, err, folder = two_runs[0]
+    code, out, err, folder = run
     assert code == 0, err
     assert "Traceback" not in err
     *_, errors, exact = out.strip().splitlines()
@@ -63,9 +68,10 @@ def test_demo_learns_and_says_so(two_runs):
     assert pictures == ["handwriting_alignment.png", "handwriting_training.png"]
 
 
-def test_demo_repeats_itself(two_runs):
+@pytest.mark.exhaustive
+def test_demo_repeats_itself(run, tmp_path):
     """Seeded: the same numbers and the same pictures on a second run."""
-    numbers = []
+    numbers, two_runs = [], [run, short_run(tmp_path)]
     for _, out, _, folder in two_runs:
         lines = out.replace(str(folder), "OUT").splitlines()
         start = next(i for i, line in enumerate(lines) if "truth" in line)
@@ -81,8 +87,8 @@ def test_demo_repeats_itself(two_runs):
     ("arguments", "needle"),
     [
         (["--steps", "0"], "--steps must be at least 1; got 0"),
-        (["--seed", "-1"], "--seed must be from 0"),
-        (["--out", "/dev/null/pictures"], "--out /dev/null/pictures: cannot write"),
+        more(["--seed", "-1"], "--seed must be from 0"),
+        more(["--out", "/dev/null/pictures"], "--out /dev/null/pictures: cannot write"),
     ],
 )
 def test_demo_refuses_bad_options(arguments, needle):
@@ -138,6 +144,7 @@ def test_three_wrong_losses_prints_its_tables(capsys):
         assert number in page
 
 
+@pytest.mark.exhaustive
 def test_align_finds_the_digits(tmp_path):
     """Even a half-trained reader, told what is written, finds where."""
     code, out, err = finish(
@@ -158,7 +165,7 @@ def test_align_finds_the_digits(tmp_path):
     ("arguments", "needle"),
     [
         (["--lines", "0"], "--lines must be at least 1; got 0"),
-        (["--out", "/dev/null/x"], "--out /dev/null/x: cannot write"),
+        more(["--out", "/dev/null/x"], "--out /dev/null/x: cannot write"),
     ],
 )
 def test_align_refuses_bad_options(arguments, needle):

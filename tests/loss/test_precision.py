@@ -12,7 +12,9 @@ import pytest
 import jax_ctc
 from jax_ctc._numbers import extended
 from tests import contract
-from tests.cases import tagged
+from tests.cases import more, tagged
+
+pytestmark = pytest.mark.optimised
 
 
 def optax_loss(logits, labels):
@@ -28,7 +30,15 @@ def errors(loss, gradient, exact):
 
 
 @pytest.mark.relaxed
-@pytest.mark.parametrize("case", tagged("precision"), ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        more(case, id=case.name)
+        if case.name == "very_long"
+        else pytest.param(case, id=case.name)
+        for case in tagged("precision")
+    ],
+)
 def test_float32_is_as_good_as_float64(case, capsys):
     """Gradient within 1e-5, loss within 4 ulp and 1e-7 nats a frame."""
     batch, exact = case.make(), contract.exact(case.name)
@@ -64,6 +74,7 @@ def test_float32_is_as_good_as_float64(case, capsys):
             assert errors(loss, gradient, exact)[1] <= 5e-6, kernel.name
 
 
+@pytest.mark.exhaustive
 def test_double_precision_agrees_on_a_long_case(x64):
     """float64: blocked, scan and the oracle to 1e-9 at T = 4000."""
     [case] = [case for case in tagged("precision") if case.name == "normal"]

@@ -10,8 +10,6 @@ import pytest
 import jax_ctc
 from tests.oracle import batch_loss_and_gradient, loss_and_gradient
 
-pytestmark = pytest.mark.structure
-
 B, T, V, U = 4, 13, 6, 4
 WEIGHTS = np.array([1.0, -2.0, 3.0, 0.5])
 

@@ -14,6 +14,8 @@ from benchmarks import hlo
 from jax_ctc import _recursion
 from jax_ctc._lattice.pose import pose, prepare
 
+pytestmark = pytest.mark.optimised
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 

@@ -15,7 +15,7 @@ from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import LOG_CUTOFF, ZERO, Extended
 from jax_ctc._numbers.masks import positions
-from jax_ctc._numbers.sizes import Size, is_open
+from jax_ctc._numbers.sizes import USUAL_FRAMES, USUAL_LABELS, Size, is_open, usual
 from jax_ctc._numbers.two_floats import sum_frames, two_sum
 from jax_ctc._recursion.blocked.step import (
     Emission,
@@ -29,7 +29,6 @@ from jax_ctc._recursion.blocked.step import (
 RENORM_FRAMES = 24  # at most
 _LEAST_CHUNK = 8
 _KEEP_BYTES = 4 * 2**20
-_USUAL_FRAMES, _USUAL_LABELS = 1500, 100  # where a program leaves them open
 
 
 class Plan(NamedTuple):
@@ -70,16 +69,16 @@ def make_plan(problem: Problem, *, normalise: bool, is_stretch: bool = False) ->
     """
     batch, num_frames, num_classes = problem.scores.shape
     num_labels = problem.can_skip.shape[1]
-    is_large = is_open(batch, num_frames, num_labels)  # as far as anybody can say
-    if is_open(num_labels):
-        num_labels = _USUAL_LABELS
+    # Large, as far as anybody can say.
+    is_large = is_open(batch, num_frames, num_labels, num_classes)
     # Of one utterance; a batch has so many times as much of everything.
-    states = 2 * num_labels + 1
+    states = 2 * usual(num_labels, USUAL_LABELS) + 1
     state = 8 * states
-    scores = num_classes * max(problem.scores.dtype.itemsize, 4)
+    # Classes are left open where they are the labels' own (linear_ctc_loss).
+    scores = usual(num_classes, USUAL_LABELS) * max(problem.scores.dtype.itemsize, 4)
     # Of alpha, the product, the emission and scores.
     frame = (8 + 4 + 4) * states + scores
-    chunk = frames = _USUAL_FRAMES if is_open(num_frames) else num_frames
+    chunk = frames = usual(num_frames, USUAL_FRAMES)
     if is_large or batch * frames * (state + scores) > _KEEP_BYTES:
         least = math.isqrt(frames * state // frame) + 1
         chunk = min(max(least, _LEAST_CHUNK), frames)

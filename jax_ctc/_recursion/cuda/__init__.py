@@ -146,7 +146,8 @@ def _pose(problem: Problem, cut: Cut, *, normalise: bool) -> _Posed:
         can_skip,
         logit_lengths,
         num_labels,
-        jnp.asarray(np.array(dims, np.int32)),
+        # Literals: an array would be a constant, which `custom_partitioning` refuses.
+        jnp.concatenate([jnp.full(1, size, jnp.int32) for size in dims]),
     )
 
 

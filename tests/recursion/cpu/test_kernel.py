@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 import build_kernel
+from tests.cases import more
 
 HERE = pathlib.Path(__file__).parent
 KERNEL = build_kernel.SOURCE.parent
@@ -37,7 +38,7 @@ def compiled(flags, source, target):
     return run.stderr if run.returncode else None
 
 
-@pytest.fixture(scope="module", params=BUILDS)
+@pytest.fixture(scope="module", params=[x if x == "plain" else more(x) for x in BUILDS])
 def build(request, tmp_path_factory):
     """Each way to compile the tests, and how many batches it is fast enough for."""
     folder = tmp_path_factory.mktemp("kernel")

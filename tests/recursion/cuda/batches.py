@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.problem import build
 from tests import contract
 from tests.cases import tagged
 from tests.oracle import batch_loss_and_gradient
@@ -43,30 +43,15 @@ def batch_of(size, frames, classes, labels, *, scale=1.0, is_ragged=False):
     return scores.astype(np.float32), names, lengths, counts
 
 
-def sure(frames, classes, labels, margin, *, noise=0.5):
-    """An utterance that is right in every frame by a margin, of labels far apart."""
-    rng = np.random.default_rng(frames + labels)
-    said = rng.integers(1, classes, labels)
-    best = np.zeros(frames, int)
-    best[2 * np.sort(rng.choice(frames // 2, labels, replace=False))] = said
-    scores = noise * rng.normal(size=(1, frames, classes))
-    scores[0, np.arange(frames), best] += margin
-    lengths, counts = np.array([frames]), np.array([labels])
-    return scores.astype(np.float32), said[None], lengths, counts
-
-
 def problem_of(batch):
     """Pose a batch that needs no checks. Its blank is class 0; -1 labels: no path."""
-    scores, labels, lengths, counts = batch
-    inside = np.arange(labels.shape[1]) < counts[:, None]
-    differs = np.diff(labels, axis=1, prepend=labels[:, :1]) != 0
-    ids = np.pad(np.where(inside, labels, 0), ((0, 0), (0, 1)))
-    return Problem(
-        jnp.asarray(scores),
-        jnp.asarray(ids, jnp.int32),
-        jnp.asarray(differs & inside),
-        jnp.asarray(counts, jnp.int32),
-        jnp.asarray(lengths, jnp.int32),
+    scores, *others = map(jnp.asarray, batch)
+    labels, lengths, counts = (x.astype(jnp.int32) for x in others)
+    num_classes = scores.shape[2]
+    return build(
+        *(scores, labels, lengths, counts, counts >= 0),
+        blank_id=0,
+        num_classes=num_classes,
     )
 
 

@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   std::vector<Pair> kept((size_t)2 * B * (a[kGroups] + 2) * S), parked(2 * B * S);
   std::vector<Pair> rows((size_t)2 * B * 2 * a[kGroup] * S);
   std::vector<Occupancy> occupied(rows.size());
-  std::vector<int> scratch(2 * B * Writer::scratch(S));
+  std::vector<int> scratch(2 * B * Writer<1>::scratch(S));
 
   auto run = [&](const std::string& name, int grid, int block,
                  const std::vector<const void*>& buffers) {

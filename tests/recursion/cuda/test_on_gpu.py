@@ -15,13 +15,13 @@ import pytest
 import jax_ctc
 from jax_ctc._recursion import cuda
 from tests import contract, guest_contract
+from tests.loss import test_confident
 from tests.recursion.cuda.batches import (
     CASES,
     LAYOUTS,
     batch_of,
     check,
     problem_of,
-    sure,
 )
 
 MARK = "__gpu$xla.gpu.ptx"
@@ -53,13 +53,7 @@ def test_contract(case):
 @pytest.mark.parametrize("name", ["ragged", "some_empty"])
 @pytest.mark.parametrize(
     "check",
-    [
-        contract.check_padding,
-        contract.check_more_padding,
-        contract.check_shift,
-        contract.check_determinism,
-        contract.check_permutation,
-    ],
+    [*contract.INVARIANCES, contract.check_more_padding],
     ids=lambda check: check.__name__,
 )
 def test_invariance(check, name):
@@ -104,14 +98,11 @@ def test_layouts(sizes):
             np.testing.assert_array_equal(array, again)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-@pytest.mark.parametrize("margin", [8, 12, 17, 30])
-@pytest.mark.parametrize(
-    "sizes", [(1000, 4, 5), (4000, 4, 100), (4000, 32, 500), (1000, 128, 20)]
-)
-def test_sure_and_right(sizes, margin, noise):
+@pytest.mark.parametrize("is_tied", [False, True], ids=["random", "tied"])
+@pytest.mark.parametrize("shape", test_confident.SHAPES)
+def test_sure_and_right(shape, is_tied):
     """What frames add is below the last bit of what they add to, and still counts."""
-    check(run, sure(*sizes, margin, noise=noise), atol=3e-7)
+    test_confident.test_confident_models("cuda", shape, is_tied)
 
 
 @pytest.mark.parametrize("classes", [3, 64, 129, 4100])

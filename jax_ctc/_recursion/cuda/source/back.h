@@ -98,6 +98,7 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
                      void* all_gradients, Pair* rows, Occupancy* occupied, Pair* parked,
                      int* scratch) {
   constexpr bool kApart = L::kApart;
+  using Scribe = Writer<L::R == 1 ? 4 : 2>;
   __shared__ Shared<L> shared[kApart ? 2 : 1];
   __shared__ Met met;
   const Dims d(dims);
@@ -123,8 +124,8 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
   const int crew_warps = kApart ? warps + kReaders : warps, warp = warp_index();
   const int number = kApart ? min(warp / crew_warps, 2) : 0;  // of the crew
   const int member = warp - number * crew_warps;
-  const Writer writer(u, side, d.normalise, rests + (size_t)b * d.frames, gradient,
-                      scratch + blockIdx.x * Writer::scratch(u.places), member,
+  const Scribe writer(u, side, d.normalise, rests + (size_t)b * d.frames, gradient,
+                      scratch + blockIdx.x * Scribe::scratch(u.places), member,
                       kApart ? kWriters : warps, lane);
 
   // A role does its part of each turn. At its end neighbours in the row of crews meet:

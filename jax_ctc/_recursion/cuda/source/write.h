@@ -9,10 +9,12 @@
 namespace ctc {
 
 constexpr int kWriters = 4;  // warps, where they have nothing else to do
-constexpr int kRows = 4;     // frames that a warp writes at a time
 
 using Occupancy = float2;  // of a place: x of its blank, y of its label
 
+// A warp writes so many frames at a time; where lanes have several labels, registers are
+// dear.
+template <int kRows>
 struct Writer {
   const Utterance& u;
   const int side;
