@@ -41,6 +41,7 @@ exhaustive: $(VENV)/.test ## run all tests, with those that show more of what ot
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 	$(BIN)/python -m benchmarks.linear
+	$(BIN)/python -m benchmarks.decoding
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
@@ -48,6 +49,8 @@ aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for ev
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \
 	  linear --target "v5e x 1" "H100 x 1" --out out/linear_aot.jsonl
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.decoding --target "v5e x 1" "H100 x 1" \
+	  --out out/decoding_aot.jsonl
 
 ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
 	$(BIN)/python -m tools.ptx

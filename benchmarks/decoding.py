@@ -1,6 +1,7 @@
 """How long a beam search takes, beside other people's, and what the truth costs.
 
     python -m benchmarks.decoding --out out/decoding.jsonl
+    python -m benchmarks.decoding --target "H100 x 1" "v5e x 1"
 
 B = 16 utterances of T = 400 frames of 2 N(0, 1) logits, V = 32 and 1,024, W = 16
 and 64. One JSON line per row goes to --out as soon as it is known, and a row of a table
@@ -9,9 +10,13 @@ time of that round, over all threads: on a machine that others use too, it is th
 one. Ours, TensorFlow's and Keras' decoder take a batch, on all cores; the others an
 utterance at a time, on one. Whoever takes long reads fewer utterances, and the row
 says how many; its time is that of all, in proportion.
+
+With --target only ours are compiled, for one chip that is not there: the record has
+launches, cycles by the compiler's own model and temporaries, and no time.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -23,8 +28,10 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
+from jax.sharding import PartitionSpec
 
 import jax_ctc
+from benchmarks import hlo, targets
 from benchmarks.about import about
 from benchmarks.decoders import LM_WEIGHT, PEERS, Decode, Labels, missing, symbols
 
@@ -46,6 +53,8 @@ class Options:
     """Whom to measure besides."""
     rounds: int = 5
     """How often everybody runs."""
+    target: tuple[str, ...] = ()
+    """For which chips to compile instead."""
     out: pathlib.Path = pathlib.Path("out/decoding.jsonl")
     """The record; an old one is overwritten."""
 
@@ -57,6 +66,11 @@ def main(options: Options) -> int:
         known = ", ".join(PEERS)
         print(f"--peer {unknown[0]!r} is unknown; choose from {known}", file=sys.stderr)
         return 2
+    for name in options.target:
+        fault = targets.missing(name) if name in targets.TARGETS else "is unknown"
+        if fault:
+            print(f"--target {name}: {fault}", file=sys.stderr)
+            return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows, where = [], about()
     with options.out.open("w") as file, tempfile.TemporaryDirectory() as folder:
@@ -65,12 +79,18 @@ def main(options: Options) -> int:
                 pathlib.Path(folder) / f"{num_classes}.arpa", num_classes
             )
             for width in options.width:
-                for row in measure(options, num_classes, width, model):
+                found = (
+                    compiled_rows(options.target, num_classes, width, model)
+                    if options.target
+                    else measure(options, num_classes, width, model)
+                )
+                for row in found:
                     file.write(json.dumps(row | where) + "\n")
                     file.flush()  # whatever kills the next one, these are kept
                     rows.append(row)
                     print("|", " | ".join(cells(row)), "|", flush=True)
-    print(geometric_mean(rows))
+    if not options.target:
+        print(geometric_mean(rows))
     return 0
 
 
@@ -128,10 +148,10 @@ def programs(
     }
 
 
-def compile_ours(
-    log_probs: np.ndarray, width: int, keywords: dict[str, Any]
-) -> tuple[Decode, dict[str, Any]]:
-    """Return the compiled program, its time to compile and its temporaries."""
+def searching(
+    width: int, keywords: dict[str, Any]
+) -> tuple[Callable[[Any, Any], Any], dict[str, Any]]:
+    """Return a jitted search of scores and arrays, and those arrays."""
     arrays = {k: v for k, v in keywords.items() if not isinstance(v, bool | int)}
     static = {k: v for k, v in keywords.items() if k not in arrays}
 
@@ -141,6 +161,38 @@ def compile_ours(
             scores, beam_width=width, inputs="log_probs", **static, **arrays
         )
 
+    return search, arrays
+
+
+def compiled_rows(
+    names: tuple[str, ...], num_classes: int, width: int, path: pathlib.Path
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each of our programs, compiled for each target."""
+    for target in names:
+        for name, keywords in programs(num_classes, width, path).items():
+            search, arrays = searching(width, keywords)
+            compiled = targets.compile_for(
+                targets.mesh_of(target, chips=1),
+                functools.partial(search, arrays=arrays),
+                ((BATCH, FRAMES, num_classes), np.float32, PartitionSpec()),
+            )
+            found = hlo.launches(compiled.as_text())
+            yield {
+                "classes": num_classes,
+                "width": width,
+                "impl": f"{name} on {target}",
+                "has_model": "language_model" in keywords,
+                "launches": sum(each.times for each in found) / FRAMES,
+                "cycles": sum(each.times * each.cycles for each in found) / FRAMES,
+                "temporaries": compiled.memory_analysis().temp_size_in_bytes,
+            }
+
+
+def compile_ours(
+    log_probs: np.ndarray, width: int, keywords: dict[str, Any]
+) -> tuple[Decode, dict[str, Any]]:
+    """Return the compiled program, its time to compile and its temporaries."""
+    search, arrays = searching(width, keywords)
     begun, cpu = time.perf_counter(), time.process_time()
     compiled = search.lower(log_probs, arrays).compile()
     spent: dict[str, Any] = {
@@ -217,6 +269,10 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     time_taken = (
         f"{1e3 * row['seconds']:,.0f} ms" if "seconds" in row else row.get("note", "")
     )
+    if "launches" in row:
+        time_taken = f"{row['launches']:.0f} launches a frame"
+        if row["cycles"]:
+            time_taken += f", {row['cycles']:,.0f} cycles"
     cpu = f"{1e3 * row['cpu']:,.0f} ms" if "cpu" in row else ""
     size = f"{row['temporaries'] / 1e6:.1f} MB" if row.get("temporaries") else ""
     same = f"{row['same']} of {row['of']}" if "same" in row else ""

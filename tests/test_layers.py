@@ -55,7 +55,7 @@ LAYERS = [
     {"_alignment/chunks"},
     {"_alignment/spans"},
     {"_alignment/span_files", "_pictures/alignment"},
-    {f"_decoding/{module}" for module in ("arpa", "automaton", "hashing", "saved")},
+    {f"_decoding/{m}" for m in ("arpa", "automaton", "hashing", "platforms", "saved")},
     {f"_decoding/{module}" for module in ("edits", "largest", "names", "pruning")},
     {f"_decoding/{module}" for module in ("guide", "histories", "nbest", "trace")},
     {f"_decoding/{module}" for module in ("frames", "greedy", "parents")},

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._alignment.blocks import checked, nothing_came, recut
-from jax_ctc._checks.given import ArrayLike, Blocks, Flag, Index, Option
+from jax_ctc._checks.given import ArrayLike, Blocks, Flag, Index, Number, Option
 from jax_ctc._checks.labels import bit
 from jax_ctc._checks.status import Status
 from jax_ctc._decoding.beam_search import read_nbest, with_bodies
@@ -38,6 +38,7 @@ def beam_search_chunks(
     *,
     blank_id: Index = 0,
     beam_width: Index = 16,
+    beam_threshold: Number | None = None,
     num_hypotheses: Index = 1,
     language_model: Any = None,
     lm_weight: ArrayLike = 0.5,
@@ -60,6 +61,9 @@ def beam_search_chunks(
             differ between blocks, V and dtype may not. Read once, 32 frames at a time.
         blank_id: the blank class, 0..V-1.
         beam_width: W, as in `beam_search_decode`.
+        beam_threshold: nats, as there. With one, labels settle as soon as everything
+            else is that much less probable; without one, improbable prefixes may stay
+            for ever where the scores are sure, and nothing settles. Default: none.
         num_hypotheses: N, at most W.
         language_model: an `NGram`, a `WordNGram`, or any other. Default: none.
         lm_weight: of the language model's nats.
@@ -127,6 +131,7 @@ def beam_search_chunks(
         num_classes,
         blank_id=blank_id,
         beam_width=beam_width,
+        beam_threshold=beam_threshold,
         num_hypotheses=num_hypotheses,
         inputs=inputs,
         max_labels=max_labels,

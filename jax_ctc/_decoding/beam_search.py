@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_ctc._alignment.paths import PADDING
 from jax_ctc._checks.arrays import check_lengths, check_scores
-from jax_ctc._checks.given import ArrayLike, Flag, Index, Option
+from jax_ctc._checks.given import ArrayLike, Flag, Index, Number, Option
 from jax_ctc._checks.labels import bit, is_within, narrow
 from jax_ctc._checks.status import Status
 from jax_ctc._decoding import nbest
@@ -34,6 +34,7 @@ def beam_search_decode(
     *,
     blank_id: Index = 0,
     beam_width: Index = 16,
+    beam_threshold: Number | None = None,
     num_hypotheses: Index = 1,
     language_model: Any = None,
     lm_weight: ArrayLike = 0.5,
@@ -62,6 +63,8 @@ def beam_search_decode(
             prefix with all its paths: where every frame's best class has more than 0.71
             (the root of 1/2), its labels are those of `greedy_decode`, repeats
             included; on other frames it may differ from it. Static.
+        beam_threshold: nats. After each frame, prefixes whose score is more than so
+            much below the best one's are dropped. Default: none is. Static.
         num_hypotheses: N, at most W. Static.
         language_model: an `NGram` or a `WordNGram`; or any pytree with their methods
             `initial`, `score`, `advance` and `end`. Default: none.
@@ -84,7 +87,7 @@ def beam_search_decode(
         [..., N, L], exactly as `ctc_align` finds them. Floats are float32 (float64 for
         float64 logits) and constants: for a derivative of log_prob pass the labels to
         `ctc_loss`. No two hypotheses of an utterance are equal. Where fewer than N
-        sequences are possible, the rest have length 0, log_prob and score -inf.
+        sequences are possible or kept, the rest have length 0, log_prob and score -inf.
 
     Raises:
         ValueError: ranks or shapes disagree, `blank_id` is not a class, N exceeds W, or
@@ -101,11 +104,13 @@ def beam_search_decode(
         the paths of prefixes that were dropped (unless `rerank`), `log_prob` lacks
         none. Without a language model and hotwords only those extensions are left out
         of a frame that could not enter the beam, so nothing is lost; with them the i-th
-        prefix is extended by the 1 + 4 * W / i most probable classes. Equals are told
-        apart by their places: the prefix that stays goes first, then the more probable
-        prefix, then the lower class. Prefixes are told apart by 64-bit hashes, which
-        two in a beam share once in 2**64 / (T * W**2) utterances: then paths of one
-        would be counted to the other's `score`.
+        prefix is extended by the 1 + 4 * W / i most probable classes. What
+        `beam_threshold` drops in a frame scores less than W * exp(-beam_threshold)
+        times what the best prefix does; where nothing is so low, it moves no bit.
+        Equals are told apart by their places: the prefix that stays goes first, then
+        the more probable prefix, then the lower class. Prefixes are told apart by
+        64-bit hashes, which two in a beam share once in 2**64 / (T * W**2) utterances:
+        then paths of one would be counted to the other's `score`.
 
     Cost:
         O(T * (V + W log W)) time on an accelerator, 32 V on a CPU, and 4 * T * W bytes.
@@ -139,6 +144,7 @@ def beam_search_decode(
         scores.shape[-1],
         blank_id=blank_id,
         beam_width=beam_width,
+        beam_threshold=beam_threshold,
         num_hypotheses=num_hypotheses,
         inputs=inputs,
         max_labels=max_labels,

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
+from jax_ctc._decoding.platforms import by_platform
 from jax_ctc._numbers.masks import positions
 
 _WORD = 32  # bits of the numbers that masks are packed into
@@ -32,11 +33,10 @@ def largest(
     The first of equals goes first, on every platform; -0 equals 0. k is at most n.
     """
     values = jnp.where(values == 0, 0, values)
-    index = lax.platform_dependent(
+    index = by_platform(
         values,
         cpu=functools.partial(_largest_on_cpu, k=k),
-        cuda=functools.partial(_largest_by_sorting, k=k),
-        rocm=functools.partial(_largest_by_sorting, k=k),
+        gpu=functools.partial(_largest_by_sorting, k=k),
         default=lambda values: lax.top_k(values, k)[1].astype(jnp.int32),
     )
     return at(values, index), index

@@ -31,6 +31,7 @@ def check_options(
     *,
     blank_id: Any,
     beam_width: Any,
+    beam_threshold: Any,
     num_hypotheses: Any,
     inputs: Any,
     max_labels: Any,
@@ -60,6 +61,7 @@ def check_options(
             None if max_labels is None else check_count(max_labels, name="max_labels")
         ),
         slack=GUIDED_SLACK if is_guided else 1,
+        threshold=_check_threshold(beam_threshold),
     )
     flags = {"rerank": rerank, "times": times}
     for name, flag in flags.items():
@@ -69,6 +71,27 @@ def check_options(
                 f" got {flag!r}"
             )
     return Options(plan, wanted, bool(rerank), bool(times))
+
+
+def _check_threshold(threshold: Any) -> float | None:
+    """Return a positive Python float, or None, or raise."""
+    if threshold is None:
+        return None
+    try:
+        if isinstance(threshold, bool | np.bool | str | Tracer):
+            raise TypeError
+        nats = float(threshold)
+    except (TypeError, ValueError):
+        raise TypeError(
+            "`beam_threshold` must be a number of nats, known when the function is"
+            f" traced, or None; got {threshold!r}"
+        ) from None
+    if not 0 < nats < np.inf:
+        raise ValueError(
+            f"`beam_threshold` must be a positive, finite number of nats; got {nats}."
+            " To drop none pass None"
+        )
+    return nats
 
 
 def check_guide(

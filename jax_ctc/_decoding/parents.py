@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._decoding.names import Name, constant
+from jax_ctc._decoding.platforms import by_platform
 from jax_ctc._numbers.masks import positions
 
 _UNROLL = 8
@@ -50,7 +51,7 @@ def find_parents(
         return jax.tree.map(lambda a, b: jnp.where(is_alive, a, b), name, other)
 
     name, parent = alive(name, NOBODY), alive(parent, NOBODYS_PARENT)
-    return lax.platform_dependent(
+    return by_platform(
         name,
         parent,
         *(last, blank, total),

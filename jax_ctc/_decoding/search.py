@@ -50,6 +50,7 @@ class Plan(NamedTuple):
     normalise: bool  # scores are logits
     max_labels: int | None  # None: as many as there are frames
     slack: int | None  # of `pruning.candidates`
+    threshold: float | None = None  # nats below the best, beyond which all is dropped
 
 
 class Search(NamedTuple):
@@ -160,7 +161,19 @@ def step(
         states=where(is_stay, old.states, guide.advance(old.states, label)),
     )
     kept = pack(source, jnp.where(is_stay, -1, label), num_classes)
-    return beam, (kept, shift)
+    return _near_the_best(plan, beam), (kept, shift)
+
+
+def _near_the_best(plan: Plan, beam: Beam) -> Beam:
+    """Empty the places of all prefixes that are rated too far below the best."""
+    if plan.threshold is None:
+        return beam
+    rated = beam.total + beam.extra
+    is_near = rated >= jnp.max(rated) - plan.threshold
+    blank, label, total = (
+        jnp.where(is_near, x, -jnp.inf) for x in (beam.blank, beam.label, beam.total)
+    )
+    return beam._replace(blank=blank, label=label, total=total)
 
 
 def _is_open(plan: Plan, length: Int[Array, " W"]) -> Bool[Array, " W"]:

@@ -133,6 +133,7 @@ def test_no_nan_is_made():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.optimised
 def test_memory_of_the_gradient_grows_with_the_root_of_time():
     """Four times the frames, twice the temporaries, as the loss."""
 

@@ -17,8 +17,9 @@ from tests.decoding.enumerated import labellings, read
 from tests.oracle import log_softmax
 
 
-@pytest.mark.parametrize("blank_id", [0, 1, 2])
-@pytest.mark.parametrize("inputs", ["logits", "log_probs"])
+@pytest.mark.parametrize(
+    ("blank_id", "inputs"), [(0, "logits"), (1, "log_probs"), (2, "logits")]
+)
 def test_exact_where_the_beam_holds_everything(blank_id, inputs):
     """Every label sequence, its probability within 1e-5 nats, in order, none twice."""
     rng = np.random.default_rng(blank_id)
@@ -51,6 +52,7 @@ def test_exact_where_the_beam_holds_everything(blank_id, inputs):
         assert order == sorted(order, reverse=True)
 
 
+@pytest.mark.structure
 @pytest.mark.parametrize("max_labels", [1, 3])
 def test_limited_labels(max_labels):
     """No more labels than asked for, and all those that have no more."""
@@ -147,19 +149,19 @@ def test_rerank_orders_by_the_truth():
         assert {labels for labels, *_ in read(found, utterance)} == kept
 
 
-@pytest.mark.parametrize("label_bonus", [0.0, 1.5])
 @pytest.mark.parametrize("max_labels", [None, 6])
-def test_pruning_loses_nothing(label_bonus, max_labels):
-    """Bit for bit what comes of looking at every extension."""
+def test_pruning_loses_nothing(max_labels):
+    """Bit for bit what comes of looking at every extension; with a bonus, too."""
     rng = np.random.default_rng(7)
     scale = np.array([0.3, 1, 3, 6], np.float32)[:, None, None]
     scores = scale * rng.normal(size=(4, 40, 30)).astype(np.float32)
     lengths = np.array([40, 33, 40, 17], np.int32)
 
-    def beam(slack):
+    @functools.partial(jax.jit, static_argnums=0)
+    def beam(slack, label_bonus):
         logits, frames = jnp.asarray(scores), jnp.asarray(lengths)
         plan = Plan(4, 9, normalise=True, max_labels=max_labels, slack=slack)
-        guide = Guide((), (), np.float32(label_bonus))
+        guide = Guide((), (), label_bonus)
         start = search.begin(plan, guide, jnp.zeros(4))
         end, steps = search.advance(plan, guide, start, logits, frames)
         place = jnp.broadcast_to(jnp.arange(9)[None], (4, 9))
@@ -168,13 +170,37 @@ def test_pruning_loses_nothing(label_bonus, max_labels):
         )
         return end.beam.total, end.high, labels
 
-    pruned, whole = (
-        jax.jit(beam, static_argnums=0)(1),
-        jax.jit(beam, static_argnums=0)(None),
+    for bonus in map(np.float32, (0, 1.5)):
+        jax.tree.map(np.testing.assert_array_equal, beam(1, bonus), beam(None, bonus))
+
+
+@pytest.mark.structure
+def test_a_threshold_drops_what_is_far_below_the_best():
+    """Of one frame, by hand; afterwards nothing that was dropped is extended."""
+    nats = np.array([0.0, -1.5, -3.5, -0.5, -2.5, -9.0, -np.inf], np.float32)
+    logits = np.stack([nats, np.where(np.arange(7) == 0, 0.0, -50.0)])
+    lengths = np.array([1, 2], np.int32)
+    found = jax_ctc.beam_search_decode(
+        np.broadcast_to(logits, (2, 2, 7)),
+        lengths,
+        beam_width=8,
+        num_hypotheses=8,
+        beam_threshold=3.0,
     )
-    jax.tree.map(np.testing.assert_array_equal, pruned, whole)
+    for utterance in range(2):  # the second frame is silent
+        rows = [labels for labels, *_ in read(found, utterance)]
+        assert rows == [(), (3,), (1,), (4,)]
 
 
+def test_a_threshold_that_nothing_is_below_changes_no_bit():
+    """Not of log_prob, of score or of the times."""
+    logits, lengths = narrow()
+    options = {"blank_id": 2, "beam_width": 5, "num_hypotheses": 5, "times": True}
+    found = jax_ctc.beam_search_decode(logits, lengths, beam_threshold=1e6, **options)
+    jax.tree.map(np.testing.assert_array_equal, found, narrow_result())
+
+
+@pytest.mark.structure
 def test_one_prefix_is_greedy_where_frames_are_sure():
     """Best classes above 0.71: the labels of `greedy_decode`, repeats included."""
     rng = np.random.default_rng(2)
@@ -192,6 +218,7 @@ def test_one_prefix_is_greedy_where_frames_are_sure():
     assert (np.diff(greedy.labels, axis=1)[:, :5] == 0).any()
 
 
+@pytest.mark.structure
 def test_ties_go_to_who_stays_then_to_the_lower_class():
     """Uniform scores, counted by hand: after one frame all four tie."""
     found = jax_ctc.beam_search_decode(
@@ -200,6 +227,7 @@ def test_ties_go_to_who_stays_then_to_the_lower_class():
     assert found.labels[:, 0].tolist() == [-1, 0, 2, 3]
 
 
+@pytest.mark.structure
 def test_flagged_utterances_have_no_hypotheses():
     """A bad length or frame: nothing found; the neighbours keep every bit."""
     logits = np.random.default_rng(3).normal(size=(6, 9, 4)).astype(np.float32)
@@ -226,6 +254,7 @@ def test_flagged_utterances_have_no_hypotheses():
             np.testing.assert_array_equal(found.score[utterance], 3 * [value])
 
 
+@pytest.mark.structure
 @pytest.mark.parametrize(
     ("shape", "log_prob"),
     [((0, 3), 0.0), ((4, 1), 0.0), ((2, 0, 5, 3), None), ((0, 5, 3), None)],
@@ -257,6 +286,24 @@ def test_bfloat16_is_lifted_first():
         ((jnp.zeros((2, 3)),), {"blank_id": 3}, ValueError, "`blank_id` must be one"),
         ((jnp.zeros((2, 3)),), {"beam_width": 0}, ValueError, "`beam_width` must be"),
         ((jnp.zeros((2, 3)),), {"max_labels": 0}, ValueError, "`max_labels` must be"),
+        (
+            (jnp.zeros((2, 3)),),
+            {"beam_threshold": 0.0},
+            ValueError,
+            "`beam_threshold` must be a positive, finite .* To drop none pass None",
+        ),
+        (
+            (jnp.zeros((2, 3)),),
+            {"beam_threshold": jnp.nan},
+            ValueError,
+            "`beam_threshold` must be a positive, finite",
+        ),
+        (
+            (jnp.zeros((2, 3)),),
+            {"beam_threshold": "20"},
+            TypeError,
+            "`beam_threshold` must be a number of nats",
+        ),
         (
             (jnp.zeros((2, 3)),),
             {"num_hypotheses": 17},

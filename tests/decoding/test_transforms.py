@@ -65,11 +65,11 @@ def expected(guides):
 
 
 def test_vmap_is_the_batch(guides, expected):
-    """Utterance by utterance; and leading axes are as good as one."""
-    same(jax.jit(jax.vmap(everything, (None, 0, 0)))(guides, *batch()), expected)
+    """And leading axes are as good as one."""
     logits, lengths = batch()
-    square = everything(guides, logits.reshape(2, 4, T, V), lengths.reshape(2, 4))
-    same(jax.tree.map(lambda x: x.reshape(B, *x.shape[2:]), square), expected)
+    mapped = jax.jit(jax.vmap(everything, (None, 0, 0)))
+    cube = mapped(guides, logits.reshape(2, 2, 2, T, V), lengths.reshape(2, 2, 2))
+    same(jax.tree.map(lambda x: x.reshape(B, *x.shape[3:]), cube), expected)
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["jit", "shard_map"])
@@ -91,42 +91,36 @@ def test_a_sharded_batch_sends_nothing(guides, expected, mapped):
     assert found[0].labels.sharding.is_equivalent_to(NamedSharding(mesh, split), 3)
 
 
-def test_padding_changes_nothing(guides, expected):
-    """More frames past the lengths, whatever they hold."""
+def test_a_program_on_file_and_padding(guides, expected):
+    """Exported, and called with more frames past the lengths, whatever they hold."""
     logits, lengths = batch()
     padded = np.full((B, T + 9, V), np.nan, np.float32)
     padded[:, :T] = logits
-    found, greedy, counts = jax.jit(everything)(guides, padded, lengths)
+    exported = jax.export.export(jax.jit(lambda *a: everything(guides, *a)))(
+        *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (padded, lengths))
+    )
+    found, greedy, counts = exported.call(padded, lengths)
     same((found, counts), (expected[0], expected[2]))
     same(greedy.labels[:, :T], expected[1].labels)
 
 
-def test_export_and_scan(guides, expected):
-    """A program on file, and a step of another."""
-    logits, lengths = batch()
-    exported = jax.export.export(jax.jit(lambda *a: everything(guides, *a)))(
-        *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (logits, lengths))
-    )
-    same(exported.call(logits, lengths), expected)
-
-    def step(carry, utterance):
-        return carry, everything(guides, *utterance)
-
-    same(jax.jit(lambda *a: jax.lax.scan(step, 0, a)[1])(logits, lengths), expected)
-
-
-def test_floats_are_constants(guides):
-    """A derivative is none: `ctc_loss` of the labels has one."""
+def test_a_step_of_a_scan_and_no_derivative(guides, expected):
+    """Floats are constants: `ctc_loss` of the labels has a derivative."""
     logits, lengths = batch()
 
     def total(logits):
-        found = everything(guides, logits, lengths)[0]
-        return jnp.sum(found.log_prob[0] + found.score[0])
+        def step(carry, utterance):
+            return carry, everything(guides, *utterance)
 
-    gradient = jax.jit(jax.grad(total))(jnp.asarray(logits))
+        found = jax.lax.scan(step, 0, (logits, lengths))[1]
+        return jnp.sum(found[0].log_prob[0] + found[0].score[0]), found
+
+    gradient, found = jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(logits))
+    same(found, expected)
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.structure
 def test_float64_and_debug_nans(guides, x64):
     """float64 in, float64 out; no NaN is made of finite scores."""
     logits, lengths = batch(np.float64)

@@ -53,6 +53,7 @@ def test_devices_agree(in_one_process):
     assert alone[-5:].mean() < 0.6 * alone[:5].mean()
 
 
+@pytest.mark.exhaustive
 def test_two_processes_killed_and_resumed(in_one_process, tmp_path):
     """2 x 2: kill -9 after a checkpoint, start again; the same losses and errors."""
     run = {**SETTINGS, "out": tmp_path}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jax_ctc
+from tests.cases import more
 from tests.oracle import batch_loss_and_gradient, loss_and_gradient
 
 B, T, V, U = 4, 13, 6, 4
@@ -116,6 +117,7 @@ def test_hessian(case):
     close(flat @ direction.ravel(), expected.ravel() / (2 * step), 1e-7)
 
 
+@pytest.mark.exhaustive
 def test_third_order(case):
     """Derivatives do not stop at two."""
     logits, rest, tangent = case
@@ -207,7 +209,7 @@ def test_log_probs_are_not_renormalised(case):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("implementation", ["blocked", "scan"])
+@pytest.mark.parametrize("implementation", ["blocked", more("scan")])
 def test_half_precision(dtype, implementation):
     """float32 from the first operation; the gradient in the input's dtype."""
     logits, *rest = problem(np.float32)

@@ -128,7 +128,7 @@ def reference(implementation, is_curved):
 @pytest.mark.parametrize(
     ("name", "implementation", "is_curved"),
     [
-        ("classes", "blocked", False),
+        more("classes", "blocked", False),
         more("frames", "blocked", False),
         ("both", "blocked", True),
         more("both", "scan", True),

@@ -14,8 +14,6 @@ from benchmarks import hlo
 from jax_ctc import _recursion
 from jax_ctc._lattice.pose import pose, prepare
 
-pytestmark = pytest.mark.optimised
-
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -96,6 +94,7 @@ def loss_and_gradient(*arguments):
     return jax.value_and_grad(mean)(arguments[0])
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("classes", [5, 300], ids=["product", "scatter"])
 def test_sharded_batch_is_one_all_reduce(classes):
     """Utterances never touch: 8 devices talk once, for the mean."""
@@ -277,6 +276,7 @@ def temporaries(*shape, dtype=jnp.float32):
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.optimised
 def test_memory_grows_with_the_root_of_time():
     """Four times the frames, twice the temporaries; small beside the logits.
 
@@ -290,12 +290,14 @@ def test_memory_grows_with_the_root_of_time():
     assert large < 0.25 * (4 * 16000 * 40 * 4)
 
 
+@pytest.mark.optimised
 def test_half_precision_is_never_widened_as_a_whole():
     """bfloat16 logits: no float32 array of their size, only chunks."""
     num_bytes = 4 * 16000 * 40 * 2
     assert temporaries(4, 16000, 40, 60, dtype=jnp.bfloat16) < 1.5 * num_bytes
 
 
+@pytest.mark.optimised
 def test_value_alone_computes_no_gradient():
     """A loss without grad holds no array of the logits' size."""
     shape = (4, 4000, 64, 60)

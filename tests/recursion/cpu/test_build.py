@@ -75,6 +75,7 @@ def test_without_a_compiler_everything_works(tmp_path):
     assert len(gradient[0]) == 12
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(
     library.missing() is not None, reason="no kernel here: see test_kernel.py"
 )
