@@ -17,6 +17,7 @@ from tests.decoding.enumerated import labellings, read
 from tests.oracle import log_softmax
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("blank_id", "inputs"), [(0, "logits"), (1, "log_probs"), (2, "logits")]
 )
@@ -52,7 +53,6 @@ def test_exact_where_the_beam_holds_everything(blank_id, inputs):
         assert order == sorted(order, reverse=True)
 
 
-@pytest.mark.structure
 @pytest.mark.parametrize("max_labels", [1, 3])
 def test_limited_labels(max_labels):
     """No more labels than asked for, and all those that have no more."""
@@ -174,7 +174,6 @@ def test_pruning_loses_nothing(max_labels):
         jax.tree.map(np.testing.assert_array_equal, beam(1, bonus), beam(None, bonus))
 
 
-@pytest.mark.structure
 def test_a_threshold_drops_what_is_far_below_the_best():
     """Of one frame, by hand; afterwards nothing that was dropped is extended."""
     nats = np.array([0.0, -1.5, -3.5, -0.5, -2.5, -9.0, -np.inf], np.float32)
@@ -200,7 +199,6 @@ def test_a_threshold_that_nothing_is_below_changes_no_bit():
     jax.tree.map(np.testing.assert_array_equal, found, narrow_result())
 
 
-@pytest.mark.structure
 def test_one_prefix_is_greedy_where_frames_are_sure():
     """Best classes above 0.71: the labels of `greedy_decode`, repeats included."""
     rng = np.random.default_rng(2)
@@ -218,7 +216,6 @@ def test_one_prefix_is_greedy_where_frames_are_sure():
     assert (np.diff(greedy.labels, axis=1)[:, :5] == 0).any()
 
 
-@pytest.mark.structure
 def test_ties_go_to_who_stays_then_to_the_lower_class():
     """Uniform scores, counted by hand: after one frame all four tie."""
     found = jax_ctc.beam_search_decode(
@@ -227,7 +224,6 @@ def test_ties_go_to_who_stays_then_to_the_lower_class():
     assert found.labels[:, 0].tolist() == [-1, 0, 2, 3]
 
 
-@pytest.mark.structure
 def test_flagged_utterances_have_no_hypotheses():
     """A bad length or frame: nothing found; the neighbours keep every bit."""
     logits = np.random.default_rng(3).normal(size=(6, 9, 4)).astype(np.float32)
@@ -254,7 +250,6 @@ def test_flagged_utterances_have_no_hypotheses():
             np.testing.assert_array_equal(found.score[utterance], 3 * [value])
 
 
-@pytest.mark.structure
 @pytest.mark.parametrize(
     ("shape", "log_prob"),
     [((0, 3), 0.0), ((4, 1), 0.0), ((2, 0, 5, 3), None), ((0, 5, 3), None)],

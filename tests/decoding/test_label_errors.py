@@ -9,8 +9,6 @@ import pytest
 import jax_ctc
 from jax_ctc import Status
 
-pytestmark = pytest.mark.structure  # counts are whole numbers
-
 
 def random_pairs(count=1000, size=12):
     """Return labels read and said, many alike; padded with garbage."""

@@ -10,6 +10,7 @@ import jax_ctc
 from benchmarks import hlo
 from tests.decoding import arpa_models
 
+pytestmark = pytest.mark.optimised
 B, T, V = 8, 20, 5
 LETTERS = ["", "a", "b", "c", "d"]
 
@@ -120,7 +121,6 @@ def test_a_step_of_a_scan_and_no_derivative(guides, expected):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.structure
 def test_float64_and_debug_nans(guides, x64):
     """float64 in, float64 out; no NaN is made of finite scores."""
     logits, lengths = batch(np.float64)
