@@ -63,7 +63,7 @@ def beam_search_chunks(
         beam_width: W, as in `beam_search_decode`.
         beam_threshold: nats, as there. With one, labels settle as soon as everything
             else is that much less probable; without one, improbable prefixes may stay
-            for ever where the scores are sure, and nothing settles. Default: none.
+            for ever where the scores are sure, and little settles. Default: none.
         num_hypotheses: N, at most W.
         language_model: an `NGram`, a `WordNGram`, or any other. Default: none.
         lm_weight: of the language model's nats.

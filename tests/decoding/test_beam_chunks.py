@@ -108,7 +108,7 @@ def test_a_threshold_lets_sure_labels_settle():
     best = np.repeat(np.random.default_rng(0).integers(0, 5, 60), 4)
     logits = 30.0 * np.eye(5, dtype=np.float32)[best]
     given, _ = settle(logits, [32])
-    assert given == []
+    assert sum(len(new.labels) for _, new in given) < 5
     given, found = settle(logits, [32], beam_threshold=20.0)
     settled = np.concatenate([new.labels for _, new in given])
     assert len(settled) >= int(found.lengths[0]) - 8

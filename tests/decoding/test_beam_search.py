@@ -17,6 +17,7 @@ from tests.decoding.enumerated import labellings, read
 from tests.oracle import log_softmax
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("blank_id", "inputs"), [(0, "logits"), (1, "log_probs"), (2, "logits")]
 )
