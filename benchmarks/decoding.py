@@ -16,7 +16,6 @@ launches, cycles by the compiler's own model and temporaries, and no time.
 """
 
 import dataclasses
-import functools
 import json
 import pathlib
 import sys
@@ -173,7 +172,7 @@ def compiled_rows(
             search, arrays = searching(width, keywords)
             compiled = targets.compile_for(
                 targets.mesh_of(target, chips=1),
-                functools.partial(search, arrays=arrays),
+                lambda scores, search=search, arrays=arrays: search(scores, arrays),
                 ((BATCH, FRAMES, num_classes), np.float32, PartitionSpec()),
             )
             found = hlo.launches(compiled.as_text())
