@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive bench aot ptx check format lock clean
+.PHONY: help demo test exhaustive bench wheel aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -43,9 +43,20 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 	$(BIN)/python -m benchmarks.linear
 	$(BIN)/python -m benchmarks.decoding
 
+# In an environment of its own, with the newest of everything: what pip builds, against
+# the oldest jaxlib, must run there; and so must what was built with the pinned one.
+wheel: $(VENV)/.test ## try the package, and a wheel of it, on the newest jaxlib
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= $(VENV)-newest/bin/pip install --quiet .
+	cd $(VENV)-newest && JAX_PLATFORMS=cpu bin/python -c "import numpy as np, jax_ctc; \
+	  jax_ctc.ctc_loss(np.zeros((1, 1, 2)), np.ones((1, 1), int), implementation='cpu')"
+	OTHER_PYTHON=$(abspath $(VENV))-newest/bin/python \
+	  $(BIN)/python -m pytest -m "" tests/recursion/cpu/test_build.py $(ARGS)
+
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \
 	  linear --target "v5e x 1" "H100 x 1" --out out/linear_aot.jsonl
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.decoding --target "v5e x 1" "H100 x 1" \
@@ -77,7 +88,7 @@ lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
+	rm -rf $(VENV) $(VENV)-newest .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

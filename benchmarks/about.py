@@ -18,12 +18,19 @@ def about() -> dict[str, Any]:
     return {
         "device": str(jax.devices()[0].device_kind),
         "cpu": cpu(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "machine": platform.platform(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "commit": commit(),
     }
+
+
+def cores() -> int | None:
+    """Return how many there are for this process: under `taskset` not all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def commit() -> str:

@@ -9,6 +9,7 @@ GPUs, and no driver.
 """
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,15 @@ TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
         "tpu",
         {"topology_name": "v5e:1x1", "chips_per_host_bounds": [1, 1, 1]},
     ),
+    "v6e x 1": (
+        "tpu",
+        {"topology_name": "v6e:1x1", "chips_per_host_bounds": [1, 1, 1]},
+    ),
+    "v5p x 1": (
+        "tpu",
+        {"topology_name": "v5p:1x1x1", "chips_per_host_bounds": [1, 1, 1]},
+    ),
+    "v4 x 1": ("tpu", {"topology_name": "v4:2x2x1"}),  # the smallest: four chips
     "v5e x 8": ("tpu", {"topology_name": "v5e:2x4"}),
     "v5e x 64": ("tpu", {"topology_name": "v5e:8x8"}),
     "v5e x 512": ("tpu", {"topology_name": "v5e:16x16", "num_slices": 2}),
@@ -129,7 +139,7 @@ def mesh_of(name: str, **axes: int) -> Mesh:
     os.environ.update(_WITHOUT_TPU)
     devices = topologies.get_topology_desc(platform=platform, **description).devices
     return Mesh(
-        np.array(devices).reshape(tuple(axes.values())),
+        np.array(devices)[: math.prod(axes.values())].reshape(tuple(axes.values())),
         tuple(axes),
         axis_types=(AxisType.Auto,) * len(axes),
     )

@@ -2,7 +2,7 @@
 
 Tags: `ci` runs in every test of every implementation, and few array shapes serve many
 cases, because compiling dominates; `precision` is the table of float32 errors; `bench`
-are workloads of real sizes.
+are workloads of real sizes, `tpu` more of them, which are only compiled.
 """
 
 import dataclasses
@@ -225,6 +225,9 @@ CASES = (
     _case("long_form", (4, 4000, 32, 600), "recordings", "bench", is_ragged=True),
     _case("big_vocabulary", (8, 250, 8192, 40), "words", "bench", is_ragged=True),
     _case("one_utterance", (1, 800, 32, 80), "streaming", "bench", is_ragged=True),
+    _case("lanes", (128, 1000, 32, 64), "as many utterances as lanes", "tpu"),
+    _case("recordings", (8, 4000, 1024, 600), "long, wordpieces", "tpu"),
+    _case("alone", (1, 1000, 32, 100), "one utterance", "tpu"),
 )
 
 

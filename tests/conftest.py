@@ -29,6 +29,9 @@ def pytest_configure(config):
         "markers", "optimised: of numbers, memory or programs as users get them"
     )
     config.addinivalue_line(
+        "markers", "fast: for the edit loop, a minute in all; make test ARGS='-m fast'"
+    )
+    config.addinivalue_line(
         "markers", "exhaustive: more of what others show already; `make exhaustive`"
     )
     if jax.config.jax_compilation_cache_dir is None:

@@ -77,7 +77,10 @@ def check_jit(name, mark):
 def check_eager(name, mark):
     """Without jit, and with it switched off."""
     del mark
-    close(jax.grad(functools.partial(total, name))(*batch()))
+    gradient = jax.grad(functools.partial(total, name))
+    close(gradient(*batch()))
+    with jax.disable_jit():
+        close(gradient(*batch()))
 
 
 def check_vmap_of_grad(name, mark):

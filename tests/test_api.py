@@ -8,6 +8,8 @@ import pytest
 
 import jax_ctc
 
+pytestmark = pytest.mark.fast
+
 ROOT = pathlib.Path(__file__).parents[1]
 FUNCTIONS = [
     name for name in jax_ctc.__all__ if inspect.isfunction(getattr(jax_ctc, name))

@@ -9,6 +9,8 @@ import pytest
 
 import jax_ctc
 
+pytestmark = pytest.mark.fast
+
 PACKAGE = pathlib.Path(jax_ctc.__file__).parent
 
 # Data walks down this street; imports only look back up it.
@@ -41,7 +43,11 @@ LAYERS = [
     {"_recursion/blocked", "_recursion/scan"},
     {"_recursion/contract", "_recursion/per_device", "_recursion/cpu/library"},
     {"_recursion/cuda/launch", "_recursion/cuda/plan"},
-    {"_recursion/cpu", "_recursion/cuda"},
+    {"_recursion/tpu/slots", "_recursion/tpu/scores"},
+    {"_recursion/tpu/column"},
+    {"_recursion/tpu/kernels"},
+    {"_recursion/tpu/walk"},
+    {"_recursion/cpu", "_recursion/cuda", "_recursion/tpu"},
     {"_recursion"},
     {"_loss/policy", "_loss/rule", "_loss/reductions"},
     {"_loss/linear", "_loss/losses"},

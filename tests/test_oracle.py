@@ -13,6 +13,8 @@ from tests.oracle import (
     posterior_by_enumeration,
 )
 
+pytestmark = pytest.mark.fast
+
 
 def test_collapse():
     """Repeats merge first, then blanks go."""

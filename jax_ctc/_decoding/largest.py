@@ -80,7 +80,7 @@ def _kth_largest(keys: Int[Array, "... n"], k: int) -> Int[Array, "..."]:
 
     def raise_bar(bit: Any, bar: jax.Array) -> jax.Array:
         one = jnp.asarray(1, keys.dtype)
-        higher = bar ^ (one << (info.bits - 1 - bit).astype(keys.dtype))
+        higher = bar ^ (one << jnp.asarray(info.bits - 1 - bit, keys.dtype))
         # Stripe by stripe, or XLA would add up one number after the other.
         counts = jnp.zeros_like(keys[..., :width], jnp.int32)
         for start in range(0, keys.shape[-1], width):

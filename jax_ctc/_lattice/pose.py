@@ -104,4 +104,6 @@ def pose(
 
 def or_full(lengths: Any, leading: Sequence[Size], full: Size) -> jax.Array:
     """Return the lengths, or the full extent, a constant, where none were given."""
-    return jnp.full(leading, full, jnp.int32) if lengths is None else lengths
+    if lengths is None:
+        return jnp.full(leading, full, jnp.int32)
+    return jnp.asarray(lengths)  # under `jax.disable_jit` NumPy's come as they are

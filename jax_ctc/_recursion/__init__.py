@@ -16,12 +16,12 @@ from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.sizes import is_open
-from jax_ctc._recursion import blocked, cpu, cuda, scan
+from jax_ctc._recursion import blocked, cpu, cuda, scan, tpu
 from jax_ctc._recursion.contract import Guest, Implementation, Traits
 from jax_ctc._recursion.per_device import Choice, per_device
 
 # In order of preference. `scan` accepts everything, so the search always ends.
-GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda}
+GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda, "tpu": tpu}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

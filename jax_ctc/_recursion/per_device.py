@@ -65,7 +65,9 @@ def _flat(function: Function, normalise: bool, *arrays: Any) -> list[Any]:
 
 @_choose.def_impl
 def _(*arrays: Any, **static: Any) -> Any:
-    return jax.jit(functools.partial(_choose.bind, **static))(*arrays)
+    # What runs is known where a program is lowered: there is one, jit or no jit.
+    with jax.disable_jit(False):
+        return jax.jit(functools.partial(_choose.bind, **static))(*arrays)
 
 
 @_choose.def_abstract_eval

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import tables
 from benchmarks.markdown import TABLES
 
+pytestmark = pytest.mark.fast
+
 
 def rows_of(case, sizes, ratios, mode="value_and_grad", **facts):
     """Return a row per contender; ours takes 10 ms."""

@@ -8,6 +8,8 @@ import pytest
 import jax_ctc
 from jax_ctc import _recursion
 
+pytestmark = pytest.mark.fast
+
 NAMES = ", ".join(map(repr, _recursion.names()))
 LOGITS = jnp.zeros((2, 5, 4))
 LABELS = jnp.ones((2, 3), jnp.int32)

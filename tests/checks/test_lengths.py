@@ -7,6 +7,8 @@ import pytest
 
 import jax_ctc
 
+pytestmark = pytest.mark.fast
+
 NEVER = 2**31 - 1
 
 

@@ -42,6 +42,7 @@ def test_package(golden, implementation):
 IN_REACH = [golden for golden in GOLDEN if golden.name != "a_label_out_of_reach"]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("golden", IN_REACH, ids=lambda golden: golden.name)
 def test_oracle(golden):
     """The oracle says so too, in float64."""

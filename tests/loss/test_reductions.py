@@ -10,6 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jax_ctc
 
+pytestmark = pytest.mark.fast
+
 INF, NAN = np.inf, np.nan
 
 

@@ -9,6 +9,8 @@ import pytest
 from jax_ctc._output import whole
 from jax_ctc._output.whole import write_whole
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def old(tmp_path):

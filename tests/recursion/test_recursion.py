@@ -41,6 +41,7 @@ def implementation(request):
     return request.param
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_gradient(implementation, name):
     """Against the oracle, in float32."""

@@ -98,6 +98,11 @@ def test_layouts(sizes):
             np.testing.assert_array_equal(array, again)
 
 
+def test_many_utterances():
+    """A thousand at a time, two blocks each."""
+    check(run, batch_of(1024, 30, 6, 5, is_ragged=True))
+
+
 @pytest.mark.parametrize("is_tied", [False, True], ids=["random", "tied"])
 @pytest.mark.parametrize("shape", test_confident.SHAPES)
 def test_sure_and_right(shape, is_tied):

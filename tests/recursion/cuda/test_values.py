@@ -12,6 +12,7 @@ from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.cuda.plan import Layout
 from tests import contract
 from tests.cases import sure
+from tests.oracle import batch_loss_and_gradient
 from tests.recursion.cuda import emulator
 from tests.recursion.cuda.batches import CASES, LAYOUTS, batch_of
 from tests.recursion.cuda.batches import check as check_by
@@ -56,6 +57,14 @@ def test_layouts(emulated, sizes):
 def test_rows(emulated, classes):
     """Rows that lanes hold, that warps go through, and that take a block of threads."""
     check(batch_of(2, 6, classes, 2))
+
+
+def test_long_rows_of_ties(emulated):
+    """A thread sums 128 equal terms, and all frames would be wrong alike."""
+    batch = sure(12, 32768, 3, [12], is_tied=True)[:4]
+    loss, _ = batch_loss_and_gradient(*batch)
+    log_z, _ = emulator.run(batch)
+    assert (np.abs(log_z + loss) <= 2 * np.spacing(np.float32(loss))).all()
 
 
 def test_log_probs(emulated):

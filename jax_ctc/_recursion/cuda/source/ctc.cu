@@ -18,13 +18,13 @@ using namespace ctc;
 #endif
 
 #define ROWS(NAME, KIND)                                                              \
-  extern "C" __global__ void ctc_rows_##NAME(                                         \
+  extern "C" __global__ void BOUNDS(32 * kRowWarps) ctc_rows_##NAME(                  \
       const void* __restrict__ scores, const int* __restrict__ lengths,               \
       const int* __restrict__ dims, float* __restrict__ peaks,                        \
       float* __restrict__ rests) {                                                    \
     rows<KIND>(scores, lengths, dims, peaks, rests, nullptr);                         \
   }                                                                                   \
-  extern "C" __global__ void ctc_softmax_##NAME(                                      \
+  extern "C" __global__ void BOUNDS(32 * kRowWarps) ctc_softmax_##NAME(               \
       const void* __restrict__ scores, const int* __restrict__ lengths,               \
       const int* __restrict__ dims, float* __restrict__ peaks,                        \
       float* __restrict__ rests, void* __restrict__ softmax) {                        \
@@ -75,11 +75,11 @@ BACK(2)
 BACK(4)
 BACK(8)
 
-extern "C" __global__ void ctc_meet(const unsigned char* __restrict__ skips,
-                                    const int* __restrict__ counts,
-                                    const int* __restrict__ dims,
-                                    const double* __restrict__ shifts,
-                                    const Pair* __restrict__ kept,
-                                    float* __restrict__ log_z) {
+extern "C" __global__ void BOUNDS(32) ctc_meet(const unsigned char* __restrict__ skips,
+                                               const int* __restrict__ counts,
+                                               const int* __restrict__ dims,
+                                               const double* __restrict__ shifts,
+                                               const Pair* __restrict__ kept,
+                                               float* __restrict__ log_z) {
   only_meet(skips, counts, dims, shifts, kept, log_z);
 }

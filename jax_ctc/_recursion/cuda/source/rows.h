@@ -3,7 +3,9 @@
 //   peak = max_v x[v]      rest = sum of exp(x[v] - peak) over all v but one at the peak
 //
 // log p(v) = x[v] - peak - log1p(rest): where one class is nearly certain, the small rest
-// is not rounded away beside the 1 of the winner.
+// is not rounded away beside the 1 of the winner. A thread may sum thousands of terms, and
+// where they are alike each addition rounds the same way, in every frame: what the sum
+// loses is kept.
 #pragma once
 #include "numbers.h"
 
@@ -14,14 +16,17 @@ constexpr int kHeld = 4;      // scores that a lane holds, where a row has 128 a
 
 // What some threads found of a row, one after the other.
 struct Found {
-  float top, below;
+  float top, below, lost;
   int tied, nan;
   __device__ void look(float y) {
     top = fmaxf(top, y);
     nan |= isnan(y);
   }
   __device__ void add(float y) {
-    below += y < top ? expf(y - top) : 0.0f;
+    const float term = y < top ? expf(y - top) : 0.0f, sum = below + term;
+    const float grown = sum - below;
+    lost += (below - (sum - grown)) + (term - grown);
+    below = sum;
     tied += !(y < top);
   }
   __device__ void share_top() {
@@ -29,6 +34,7 @@ struct Found {
     nan = __any_sync(kAll, nan);
   }
   __device__ void share_sums() {
+    below += lost;
     for (int k = 16; k; k >>= 1) {
       below += __shfl_xor_sync(kAll, below, k);
       tied += __shfl_xor_sync(kAll, tied, k);
@@ -62,7 +68,7 @@ __device__ void rows(const void* __restrict__ scores, const int* __restrict__ le
       if (i * 32 < V && i * 32 + lane < V) visit(i * 32 + lane, y[i]);
   };
 
-  Found found = {-INFINITY, 0.0f, 0, 0};
+  Found found = {-INFINITY, 0.0f, 0.0f, 0, 0};
   if (held) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i)
