@@ -149,7 +149,7 @@ def programs(
 
 def searching(
     width: int, keywords: dict[str, Any]
-) -> tuple[Callable[[Any, Any], Any], dict[str, Any]]:
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return a jitted search of scores and arrays, and those arrays."""
     arrays = {k: v for k, v in keywords.items() if not isinstance(v, bool | int)}
     static = {k: v for k, v in keywords.items() if k not in arrays}

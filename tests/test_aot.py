@@ -174,6 +174,7 @@ def test_a_sharded_beam_search_sends_nothing(name, mapped):
     """No collective, and nothing of the size of the scores is held."""
     mesh, split = targets.mesh_of(name, data=8), PartitionSpec("data")
     function = read_all
+    classes = 4 * V  # a TPU pads W = 16 to 128: 6.5 MB, whether V is 1,024 or 2,048
     if mapped:
         function = jax.shard_map(
             read_all, mesh=mesh, in_specs=(split, split), out_specs=split
@@ -181,9 +182,10 @@ def test_a_sharded_beam_search_sends_nothing(name, mapped):
     compiled = targets.compile_for(
         mesh,
         function,
-        ((8 * B, 200, V), jnp.float32, split),
+        ((8 * B, 200, classes), jnp.float32, split),
         ((8 * B,), jnp.int32, split),
     )
     found = hlo.collectives(compiled.as_text())
     assert [c for c in found if mapped or c.name != "all-gather"] == []
-    assert compiled.memory_analysis().temp_size_in_bytes < 0.5 * (B * 200 * V * 4)
+    held = compiled.memory_analysis().temp_size_in_bytes
+    assert held < 0.5 * (B * 200 * classes * 4)
