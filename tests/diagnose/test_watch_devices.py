@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import jax_ctc
 from examples.sharded.launch import reserved_port
+from tests.interrupts import heed_interrupts
 
 ROOT = pathlib.Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -247,6 +248,7 @@ def launch(kind, seconds):
         [sys.executable, "-c", INTERRUPTED, kind, str(seconds)],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONFAULTHANDLER": "1"},
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ import pytest
 from examples import doctor_page
 from examples import three_wrong_losses as wrong
 from tests.cases import more
+from tests.interrupts import heed_interrupts
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROBS = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1]])
@@ -25,6 +26,7 @@ def start(module, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
