@@ -1,5 +1,6 @@
 """Forced alignment of a recording whose logits come block by block."""
 
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from jax_ctc._alignment.paths import live_frames, tokens_of
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._alignment.viterbi import describe
 from jax_ctc._checks.arrays import check_labels
-from jax_ctc._checks.given import ArrayLike, Blocks, Index
+from jax_ctc._checks.given import ArrayLike, Blocks, Index, Option
 from jax_ctc._checks.labels import narrow, status_of_labels
-from jax_ctc._checks.options import check_blank_id
+from jax_ctc._checks.options import check_blank_id, is_logits
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.problem import Problem, build
 from jax_ctc._numbers import extended
@@ -35,7 +36,11 @@ class Reached(NamedTuple):
 
 
 def ctc_align_chunks(
-    chunks: Blocks, labels: ArrayLike, *, blank_id: Index = 0
+    chunks: Blocks,
+    labels: ArrayLike,
+    *,
+    blank_id: Index = 0,
+    inputs: Option = "logits",
 ) -> CTCAlignment:
     """Align one recording whose logits arrive as an iterator of blocks.
 
@@ -51,6 +56,8 @@ def ctc_align_chunks(
             that is filled anew.
         labels: [U] integer class ids without blanks.
         blank_id: the blank class, 0..V-1.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like.
 
     Returns:
         CTCAlignment without batch axes: tokens [T], log_prob [], start, end and score
@@ -59,7 +66,8 @@ def ctc_align_chunks(
 
     Raises:
         ValueError: a block is not [t, V] or has another V than the first, there is no
-            block at all, labels are not [U], or `blank_id` is not a class.
+            block at all, labels are not [U], `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong or changes, or an argument is traced.
         NotImplementedError: float64 blocks on a TPU.
 
@@ -81,7 +89,7 @@ def ctc_align_chunks(
         >>> alignment.start.tolist(), alignment.end.tolist()
         ([1, 4], [3, 5])
     """
-    ids = _concrete_labels(labels)
+    ids, normalise = _concrete_labels(labels), is_logits(inputs)
     names = {"function": "ctc_align_chunks", "whole": "ctc_align"}
     blocks = recut(checked(chunks, name="chunks", **names))
     first = next(blocks, None)
@@ -98,7 +106,9 @@ def ctc_align_chunks(
     reached = Reached(initial(problem), nothing_yet(problem))
     backs, log_probs, num_frames = [], [], 0
     for block, count in itertools.chain([first], blocks):
-        reached, packed, log_prob = _extend(problem, columns, reached, block, count)
+        reached, packed, log_prob = _extend(
+            normalise, problem, columns, reached, block, count
+        )
         backs.append(np.asarray(packed))
         log_probs.append(np.asarray(log_prob)[:count])
         num_frames += count
@@ -154,8 +164,9 @@ def _is_feasible(
     return status == 0
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _extend(
+    normalise: bool,
     problem: Problem,
     columns: Int[Array, " D"],
     reached: Reached,
@@ -168,10 +179,12 @@ def _extend(
     """
     length = jnp.asarray(count, jnp.int32)[None]
     problem = problem._replace(scores=block[None], logit_lengths=length)
-    state, total, backs = extend_path(problem, *reached, normalise=True)
+    state, total, backs = extend_path(problem, *reached, normalise=normalise)
     scores = block.astype(accumulator(block.dtype))
-    peak, rest = (x[:, None] for x in normaliser.of(scores))
-    log_probs = (scores[:, columns] - peak) - jnp.log1p(rest)
+    log_probs = scores[:, columns]
+    if normalise:
+        peak, rest = (x[:, None] for x in normaliser.of(scores))
+        log_probs = (log_probs - peak) - jnp.log1p(rest)
     return Reached(state, total), _pack(backs[:, 0]), log_probs
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._loss.rule import Question, ask
 
@@ -19,6 +19,7 @@ def alignment_entropy(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
 ) -> jax.Array:
     r"""Entropy, in nats, of the path given the labels: 0 where only one is possible.
 
@@ -37,12 +38,15 @@ def alignment_entropy(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
 
     Returns:
         [...] float32 (float64 for float64 logits), nats, never negative.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -76,7 +80,12 @@ def alignment_entropy(
         entropy regularization", NeurIPS 2018.
     """
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
     )
     return _entropy(spec, batch)
 

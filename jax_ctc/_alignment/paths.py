@@ -43,10 +43,18 @@ def log_probs_along(
     scores: Float[Array, "B T V"],
     tokens: Int[Array, "B N T"],
     is_live: Bool[Array, "B T"],
+    *,
+    normalise: bool,
 ) -> Float[Array, "B N T"]:
-    """Return log softmax at the token of each frame; 0 where there is none."""
+    """Return log p of the token of each frame; 0 where there is none.
+
+    normalise: log softmax of the scores rather than the scores as they are.
+    """
     place = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
-    log_prob = _log_prob(scores, place, is_live)
+    if normalise:
+        log_prob = _log_prob(scores, place, is_live)
+    else:
+        log_prob = _at(scores, place).astype(accumulator(scores.dtype))
     return jnp.where(is_live[:, None, :], jnp.moveaxis(log_prob, 2, 1), 0)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jax_ctc._alignment.records import CTCPosteriors
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._loss.rule import Question, ask
 from jax_ctc._numbers.masks import is_inside
@@ -22,11 +22,12 @@ def ctc_posteriors(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
 ) -> CTCPosteriors:
     r"""Probability of each lattice state in each frame, given the labels.
 
     `...` any leading batch axes, T frames, V classes including blank, U labels. With
-    p_t = softmax(logits[t]),
+    p_t = softmax(logits[t]), or exp(log_probs[t]),
 
         label[t, n] = P(frame t shows label n | the path collapses to labels)
         blank[t, n] = P(frame t is blank, n labels said | the path collapses to labels)
@@ -41,6 +42,8 @@ def ctc_posteriors(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
 
     Returns:
         CTCPosteriors: log_likelihood [...] nats, label [..., T, U] and blank
@@ -49,7 +52,8 @@ def ctc_posteriors(
         they are 0.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -79,7 +83,12 @@ def ctc_posteriors(
         section 4.1, https://doi.org/10.1145/1143844.1143891.
     """
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
     )
     return _posteriors(spec, batch)
 

@@ -10,7 +10,7 @@ from jax_ctc import _recursion
 from jax_ctc._alignment.paths import live_frames, log_probs_along, tokens_of, total_of
 from jax_ctc._alignment.records import CTCSamples
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.options import check_count, check_key
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._lattice.problem import Problem
@@ -27,6 +27,7 @@ def sample_alignments(
     *,
     num_samples: Index,
     blank_id: Index = 0,
+    inputs: Option = "logits",
 ) -> CTCSamples:
     r"""Paths drawn from P(path | labels), independently and exactly.
 
@@ -46,6 +47,8 @@ def sample_alignments(
         label_lengths: [...] integer labels, 0..U. Default: all U.
         num_samples: paths per utterance, at least 1. Static.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
 
     Returns:
         CTCSamples: tokens [..., num_samples, T] int32, the class of each frame, padded
@@ -56,7 +59,7 @@ def sample_alignments(
 
     Raises:
         ValueError: ranks or shapes disagree, `blank_id` is not a class, `num_samples`
-            is below 1, or `key` is more than one key.
+            is below 1, `key` is more than one key, or `inputs` has an unknown value.
         TypeError: a dtype is wrong, `key` is no key, or an option is traced.
 
     Status:
@@ -87,7 +90,12 @@ def sample_alignments(
     checked_key = check_key(key)
     count = check_count(num_samples, name="num_samples")
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
     )
     return _sample(spec, count, checked_key, batch)
 
@@ -116,7 +124,8 @@ def _sample(spec: Spec, num_samples: int, key: jax.Array, batch: Batch) -> CTCSa
     scores = problem.scores[:, :num_frames]
     is_live = live_frames(problem, log_value, num_frames)
     tokens = tokens_of(states, problem, is_live)
-    log_prob = total_of(log_probs_along(scores, tokens, is_live), log_value)
+    along = log_probs_along(scores, tokens, is_live, normalise=spec.normalise)
+    log_prob = total_of(along, log_value)
     leading = batch.scores.shape[:-2]
     return CTCSamples(
         tokens=tokens.reshape(*leading, num_samples, num_frames),

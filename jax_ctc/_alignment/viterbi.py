@@ -17,7 +17,7 @@ from jax_ctc._alignment.paths import (
 )
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside, positions
@@ -31,11 +31,12 @@ def ctc_align(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
 ) -> CTCAlignment:
     r"""The most probable path that says the labels, and each label's frames in it.
 
     `...` any leading batch axes, T frames, V classes including blank, U labels. With
-    p_t = softmax(logits[t]),
+    p_t = softmax(logits[t]), or exp(log_probs[t]),
 
         tokens   = argmax_{paths that collapse to labels} prod_t p_t(path_t)
         score[n] = mean over start[n] <= t < end[n] of p_t(labels[n])
@@ -51,6 +52,8 @@ def ctc_align(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
 
     Returns:
         CTCAlignment: tokens [..., T] int32, the class of each frame, padded with -1;
@@ -63,7 +66,8 @@ def ctc_align(
         path, and so are their derivatives, the path held fixed.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -98,7 +102,12 @@ def ctc_align(
         speech recognition", SPECOM 2020, https://arxiv.org/abs/2007.09127.
     """
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
     )
     return _align(spec, batch)
 
@@ -117,7 +126,9 @@ def _align(spec: Spec, batch: Batch) -> CTCAlignment:
     states = states[:num_frames].T  # [B, T]
     is_live = live_frames(problem, log_value, num_frames)
     tokens = tokens_of(states[:, None], problem, is_live)  # [B, 1, T]
-    log_probs = log_probs_along(problem.scores[:, :num_frames], tokens, is_live)
+    log_probs = log_probs_along(
+        problem.scores[:, :num_frames], tokens, is_live, normalise=spec.normalise
+    )
     alignment = describe(problem, log_value, states, tokens, log_probs, is_live)
     leading = batch.scores.shape[:-2]
     return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), alignment)

@@ -113,6 +113,11 @@ def check_key(key: Any) -> jax.Array:
     return jnp.asarray(key)
 
 
+def is_logits(inputs: Option) -> bool:
+    """Tell scores that are to be normalised from log-probabilities, or raise."""
+    return check_option(inputs, ("logits", "log_probs"), name="inputs") == "logits"
+
+
 def check_option(value: Option, choices: tuple[Any, ...], *, name: str) -> Any:
     """Return the value if it is one of the choices, or raise with all of them."""
     if not any(value is c or (isinstance(value, str) and value == c) for c in choices):

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._checks.given import ArrayLike
-from jax_ctc._checks.options import check_blank_id, check_count, check_option
+from jax_ctc._checks.options import check_blank_id, check_count, is_logits
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.search import Plan
 
@@ -55,8 +55,7 @@ def check_options(
     plan = Plan(
         blank_id=check_blank_id(blank_id, num_classes),
         width=width,
-        normalise=check_option(inputs, ("logits", "log_probs"), name="inputs")
-        == "logits",
+        normalise=is_logits(inputs),
         max_labels=(
             None if max_labels is None else check_count(max_labels, name="max_labels")
         ),

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_ctc._checks.arrays import Batch, check_inputs
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.head import How
 from jax_ctc._checks.labels import narrow, status_of_labels
-from jax_ctc._checks.options import check_blank_id
+from jax_ctc._checks.options import check_blank_id, is_logits
 from jax_ctc._lattice.problem import Problem, build
 from jax_ctc._mesh.varying import axis_size, is_tracked, value_only, vary_alike
 from jax_ctc._numbers.sizes import Size
@@ -43,10 +43,12 @@ def prepare(
     label_lengths: ArrayLike | None,
     *,
     blank_id: Index,
+    inputs: Option = "logits",
 ) -> tuple[Spec, Batch]:
     """Raise on static mistakes; part what is static from what is not."""
     batch = check_inputs(logits, labels, logit_lengths, label_lengths)
-    return Spec(check_blank_id(blank_id, batch.scores.shape[-1])), batch
+    blank = check_blank_id(blank_id, batch.scores.shape[-1])
+    return Spec(blank, normalise=is_logits(inputs)), batch
 
 
 def pose(
