@@ -177,7 +177,9 @@ def _pose(
     wildcards = None
     if spec.wildcard_id is not None:
         log_prob = jnp.asarray(log_prob)
-        labels, length, wildcards = part(labels, length, spec.wildcard_id, log_prob)
+        labels, length, wildcards = part(
+            labels, length, spec.wildcard_id, spec.blank_id, log_prob
+        )
     problem = build(
         jnp.zeros((1, 0, num_classes), dtype),
         labels,

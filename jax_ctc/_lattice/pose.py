@@ -115,7 +115,7 @@ def pose(spec: Spec, batch: Batch, own_classes: int | None = None) -> Posed:
         if not is_tracked(spec.shard_axes):
             log_prob = value_only("the loss with vocab_axis or time_axis", log_prob)
         labels, label_lengths, wildcards = part(
-            labels, label_lengths, spec.wildcard_id, log_prob
+            labels, label_lengths, spec.wildcard_id, spec.blank_id, log_prob
         )
     if num_frames == 0:  # one padded frame means the same, and every loop has a body
         scores = jnp.zeros_like(scores, shape=(num_utterances, 1, width))

@@ -48,14 +48,17 @@ def part(
     labels: Int[Array, "B U"],
     label_lengths: Int[Array, " B"],
     wildcard_id: int,
+    blank_id: int,
     log_prob: Float[Array, ""],
 ) -> Parted:
     """Take the wildcards out of the labels; a length that is none stays as it is."""
     is_wild = is_wildcard(labels, label_lengths, wildcard_id)
     count = jnp.sum(is_wild, axis=1, dtype=jnp.int32)
     is_length = is_within(label_lengths, labels.shape[1])
+    # What a length that is none still counts among the labels is no wrong one.
+    no_wildcard = jnp.int32(0 if blank_id else 1)
     return Parted(
-        to_the_left(jnp, labels, is_wild),
+        to_the_left(jnp, jnp.where(is_wild, no_wildcard, labels), is_wild),
         jnp.where(is_length, label_lengths - count, label_lengths),
         Wildcards(log_prob, is_wild, _in_gap(is_wild)),
     )

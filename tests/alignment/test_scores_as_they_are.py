@@ -18,7 +18,7 @@ from tests.oracle_paths import (
 
 LABELS = np.array([1, 2, 2], np.int32)
 FRAMES = 6
-AS_THEY_ARE = {"inputs": "log_probs"}
+AS_THEY_ARE: dict = {"inputs": "log_probs"}
 FORBIDDEN = 3, 1  # a frame, and a class that it may not show
 
 

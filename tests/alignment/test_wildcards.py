@@ -182,3 +182,66 @@ def check_paths(found, b, row, frames, takes, paths, log_prob):
     assert (aligned.start[b, len(row) :] == -1).all()
     for tokens, drawn in zip(samples.tokens[b], samples.log_prob[b], strict=True):
         np.testing.assert_allclose(drawn, known[tuple(tokens.tolist())][0], atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def recording():
+    """Return logits that say 20 labels over 100 frames, and the frame of each."""
+    rng = np.random.default_rng(1)
+    labels = 1 + np.cumsum(rng.integers(1, 7, 20)) % 7
+    frames = 5 * np.arange(20) + rng.integers(0, 3, 20)
+    best = np.zeros(100, int)
+    best[frames] = labels
+    best[frames + 1] = labels
+    noise = rng.normal(size=(100, 8))
+    return (6 * np.eye(8)[best] + noise).astype(np.float32), labels, frames
+
+
+def test_a_fifth_of_a_recording(recording):
+    """It is found where it belongs, in one piece and in blocks, and has its times."""
+    logits, labels, frames = recording
+    part = slice(8, 12)
+    given = np.array([ANYTHING, *labels[part], ANYTHING, ANYTHING], np.int32)
+    options = {"wildcard_id": ANYTHING, "wildcard_log_prob": -0.5}
+    found = jax_ctc.ctc_align(logits, given, **options)
+    assert found.start[1:-2].tolist() == frames[part].tolist()
+    assert found.end[1:-2].tolist() == (frames[part] + 2).tolist()
+    plain = jax_ctc.ctc_align(logits, labels[part])
+    assert plain.start.tolist() != frames[part].tolist()
+
+    blocks = np.split(logits, [30, 31, 77])
+    pieces = jax_ctc.ctc_align_chunks(blocks, given, **options)
+    for name in ("tokens", "start", "end"):
+        np.testing.assert_array_equal(getattr(pieces, name), getattr(found, name))
+    for name in ("log_prob", "score"):
+        np.testing.assert_allclose(
+            getattr(pieces, name), getattr(found, name), rtol=1e-5
+        )
+    short = jax_ctc.ctc_align_chunks([logits[:3]], given, **options)
+    assert (float(short.log_prob), int(short.start[1])) == (-np.inf, -1)
+
+    letters = "-abcdefg"
+    said = [letters[label] for label in labels[part]]
+    [spans] = jax_ctc.token_spans(found, 1, wildcard_id=ANYTHING, vocabulary=letters)
+    assert [span.label for span in spans] == ["*", *said, "*"]
+    # Silence is no wildcard's: the blank is better there.
+    heard = frames[0], frames[-1] + 2
+    assert (spans[0].start, spans[-1].end, spans[0].score) == (*heard, 0)
+    [words] = jax_ctc.token_spans(
+        found, 1, wildcard_id=ANYTHING, vocabulary=letters, separator="|"
+    )
+    assert [word.label for word in words] == ["*", "".join(said), "*"]
+    [ids] = jax_ctc.token_spans(found, 1)
+    assert [span.label for span in ids] == [ANYTHING, *labels[part], ANYTHING]
+    posteriors = jax_ctc.ctc_posteriors(logits, given, **options)
+    jax_ctc.plot_alignment(posteriors, found, vocabulary=letters, wildcard_id=ANYTHING)
+
+
+def test_options_of_blocks(recording):
+    """The blank is no wildcard, and what is traced cannot be read on the host."""
+    logits, labels, _ = recording
+    align = functools.partial(jax_ctc.ctc_align_chunks, [logits], labels)
+    with pytest.raises(ValueError, match="another number than `blank_id`"):
+        align(wildcard_id=0)
+    with pytest.raises(TypeError, match="`wildcard_log_prob` of .* must be concrete"):
+        jax.jit(lambda x: align(wildcard_id=9, wildcard_log_prob=x))(0.0)
