@@ -136,7 +136,14 @@ def check_wildcard_id(wildcard_id: Any, blank_id: int | None = None) -> int | No
 
 
 def check_number(value: Any, *, name: str) -> Any:
-    """Return a float, traced or not, or raise."""
+    """Return a float on the device, traced or not, or raise."""
+    array = _as_number(value, name)
+    # Said aloud: a call of arrays on the device makes no transfer that a guard forbids.
+    return array if isinstance(array, Tracer | jax.Array) else jax.device_put(array)
+
+
+def _as_number(value: Any, name: str) -> Any:
+    """Return a float, on the host if it came from there, or raise."""
     if isinstance(value, Tracer | jax.Array):
         array = value
     else:
@@ -157,13 +164,16 @@ def check_number(value: Any, *, name: str) -> Any:
 
 def check_wildcard_log_prob(value: Any, wildcard_id: int | None) -> Any:
     """Return what a wildcard costs in each frame; None where there is no wildcard."""
-    number = check_number(value, name="wildcard_log_prob")
-    if isinstance(number, np.ndarray) and (np.isnan(number) or number == np.inf):
+    number = _as_number(value, "wildcard_log_prob")
+    is_known = not isinstance(number, Tracer | jax.Array)
+    if is_known and (np.isnan(number) or number == np.inf):
         raise ValueError(
             "`wildcard_log_prob` must be a finite number of nats, or -inf, with which a"
             f" wildcard is a blank; got {value!r}"
         )
-    return None if wildcard_id is None else number
+    if wildcard_id is None:
+        return None
+    return check_number(number, name="wildcard_log_prob")
 
 
 def check_option(value: Option, choices: tuple[Any, ...], *, name: str) -> Any:

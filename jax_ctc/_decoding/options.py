@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -108,7 +109,7 @@ def check_guide(
     if hotwords is not None:
         model = _check_model(hotwords, "hotwords", "Hotwords.from_phrases")
         models.append(_check_classes(model, "hotwords", num_classes))
-        weights.append(np.float32(1))
+        weights.append(jax.device_put(np.float32(1)))
     bonus = check_number(label_bonus, name="label_bonus")
     return Guide(tuple(models), tuple(weights), bonus)
 
