@@ -56,9 +56,9 @@ def ctc_loss(
             as V. Two in a row are one. Default: there is none. Static.
             docs/alignment.md.
         wildcard_log_prob: nats of a frame that a wildcard takes; one number, traced or
-            not. Between two labels with a wildcard between them a frame counts as the
-            better of the blank and this. At 0 any frame fits; below, what sounds like
-            labels is rather taken for the labels beside it.
+            not. Where the wildcard stands, a frame counts as the better of the blank
+            and this. At 0, for training, any frame fits; at -1, for alignment, frames
+            that surely show a label beside it stay the label's.
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Its gradient is exactly 0 either way. Static.
         implementation: None (the best for the platform), or a name of
