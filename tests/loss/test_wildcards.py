@@ -178,3 +178,37 @@ def test_options():
     ):
         with pytest.raises(error, match=message):
             jax_ctc.ctc_loss(*batch, **({"wildcard_id": ANYTHING} | wrong))
+
+
+@pytest.mark.exhaustive
+def test_transforms_and_a_wildcard_that_is_never_better():
+    """Prices by `vmap`, second derivatives; at -inf it is plain CTC of what is left."""
+    logits, labels, frames, counts = arrays()
+    row = slice(0, 1)
+
+    def loss(logits, log_prob):
+        return jax_ctc.ctc_loss(
+            logits,
+            labels[row],
+            frames[row],
+            counts[row],
+            wildcard_id=ANYTHING,
+            wildcard_log_prob=log_prob,
+        ).sum()
+
+    prices = jnp.array([0.0, -1.0, -jnp.inf])
+    several = jax.jit(jax.vmap(loss, (None, 0)))(logits[row], prices)
+    one = [loss(logits[row], price) for price in prices]
+    np.testing.assert_allclose(several, one, rtol=1e-6)
+    plain = jax_ctc.ctc_loss(logits[row], labels[row, [0, 2]][None], frames[row])
+    np.testing.assert_allclose(several[2], plain[0], rtol=1e-6)
+
+    tangent = np.random.default_rng(1).normal(size=logits[row].shape)
+    tangent = tangent.astype(np.float32)
+    slope = jax.jit(jax.grad(lambda x: loss(x, -0.3)))
+    found = jax.jvp(slope, (logits[row],), (tangent,))[1]
+    ahead, behind = (
+        slope(logits[row] + 0.01 * tangent),
+        slope(logits[row] - 0.01 * tangent),
+    )
+    np.testing.assert_allclose(found, (ahead - behind) / 0.02, atol=1e-3)
