@@ -20,9 +20,12 @@ MARK = "tpu_custom_call"
 B, T, V, U = 8, 60, 32, 20
 DATA, NOWHERE = PartitionSpec("data"), PartitionSpec()
 
-pytestmark = pytest.mark.skipif(
-    targets.missing("v5e x 1") is not None, reason=str(targets.missing("v5e x 1"))
-)
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        targets.missing("v5e x 1") is not None, reason=str(targets.missing("v5e x 1"))
+    ),
+]
 
 
 @pytest.fixture
