@@ -1,6 +1,7 @@
 """What every test runs under: 8 CPU devices, strict JAX, nothing downloaded."""
 
 import functools
+import gc
 import os
 import pathlib
 
@@ -46,6 +47,8 @@ def pytest_configure(config):
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # Tracing makes many objects that live on: to look through them costs a tenth.
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)
