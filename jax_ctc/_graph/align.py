@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jax_ctc._alignment.paths import PADDING
 from jax_ctc._checks.given import ArrayLike
@@ -85,29 +85,35 @@ def _of_utterance(problem: GraphProblem) -> GraphAlignment:
     """Find the path, then read what it says and weighs."""
     graph = problem.graph
     path = best_path(jax.lax.stop_gradient(problem))
-    is_live = problem.is_read & (path.log_value > -jnp.inf)
+    is_alive = path.log_value > -jnp.inf
+    is_live = problem.is_read & is_alive
 
     def at_live(numbers: jax.Array) -> jax.Array:
         return jnp.where(is_live, numbers, PADDING)
 
+    log_prob = _weight_along(problem, path, is_live, is_alive)
     return GraphAlignment(
         arcs=at_live(path.arcs),
         states=at_live(graph.target[path.arcs]),
         tokens=at_live(graph.emits[path.arcs]),
-        log_prob=jnp.where(
-            path.log_value > -jnp.inf, _weight_along(problem, path), -jnp.inf
-        ),
+        log_prob=jnp.where(is_alive, log_prob, -jnp.inf),
     )
 
 
-def _weight_along(problem: GraphProblem, path: Path) -> Float[Array, ""]:
-    """Add up, in two floats, what a path weighs."""
+def _weight_along(
+    problem: GraphProblem,
+    path: Path,
+    is_live: Bool[Array, " T"],
+    is_alive: Bool[Array, ""],
+) -> Float[Array, ""]:
+    """Add up, in two floats, what a path weighs; 0 where there is none."""
     graph = problem.graph
     frame = positions(problem.scores.shape[0])
     weight = graph.log_weight
     weight = weight[path.arcs] if weight.ndim == 1 else weight[frame, path.arcs]
     score = problem.scores[frame, graph.emits[path.arcs]].astype(weight.dtype)
     ends = jnp.stack([graph.start[path.first], graph.end[path.last]])
-    terms = [jnp.where(problem.is_read, x, 0) for x in (weight, score)]
-    high, low = sum_frames(jnp.concatenate([*terms, ends])[:, None])
+    terms = [jnp.where(is_live, x, 0) for x in (weight, score)]
+    terms.append(jnp.where(is_alive, ends, 0))
+    high, low = sum_frames(jnp.concatenate(terms)[:, None])
     return (high + jax.lax.stop_gradient(low))[0]

@@ -168,6 +168,8 @@ def _score(
     )
     value = jnp.inf if infeasible == "inf" else 0.0
     is_nan = (status & Status.NONFINITE_LOGITS) != 0
-    loss = jnp.where(status == 0, -log_value, jnp.where(is_nan, jnp.nan, value))
+    # 0 - x, since a log of 0 must not become -0.
+    flagged = jnp.where(is_nan, jnp.nan, value)
+    loss = jnp.where(status == 0, 0 - log_value, flagged)
     leading = batch.scores.shape[:-2]
     return loss.reshape(leading), status.reshape(leading)

@@ -118,8 +118,9 @@ def frames_of(problem: GraphProblem) -> tuple:
 def plus(a: jax.Array, b: jax.Array) -> Log:
     """Return a + b; what rounding lost is a constant, whose derivative is 0."""
     total = a + b
-    _, lost = two_sum(lax.stop_gradient(a), lax.stop_gradient(b))
-    return Log(total, jnp.where(jnp.isfinite(lost), lost, 0))
+    is_finite = jnp.isfinite(total)  # -inf less itself would be NaN
+    parts = (lax.stop_gradient(jnp.where(is_finite, x, 0)) for x in (a, b))
+    return Log(total, two_sum(*parts)[1])
 
 
 def log_sum(
