@@ -20,7 +20,7 @@ from jax_ctc._numbers.sizes import USUAL_LABELS, is_open, usual
 
 # By a product with a one-hot below this many classes, by a scatter from it on: a
 # product costs U * V per frame, a scatter U but not in a vector.
-_SCATTER_CLASSES = 256
+SCATTER_CLASSES = 256
 
 
 def write_gradient(
@@ -79,7 +79,7 @@ def subtract(
     # Merging costs S * S per frame, which for labels beyond V is more than S * V.
     num_states = ids.shape[1]
     is_long = not is_open(num_states) and num_states >= num_classes
-    if usual(num_classes, USUAL_LABELS) < _SCATTER_CLASSES or is_long:
+    if usual(num_classes, USUAL_LABELS) < SCATTER_CLASSES or is_long:
         one_hot = is_at(ids, num_classes).astype(rows.dtype)
         return rows - _multiply(occupancy, one_hot)
     return _scatter_merged(rows, occupancy, ids)
