@@ -112,7 +112,7 @@ def test_pods(target, how, short):
         mesh = Mesh(mesh.devices, ("data",), axis_types=(AxisType.Explicit,))
     with kernels.preferring("tpu"):
         if how == "explicit":
-            with jax.set_mesh(mesh.abstract_mesh):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 text = compiled(mesh, function, DATA).as_text()
         else:
             text = compiled(mesh, function, DATA).as_text()
