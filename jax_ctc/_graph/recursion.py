@@ -13,9 +13,9 @@ whole, next to log1p of the rest. What the second floats hold is rounding, a con
 JAX; so plain autodiff gives the derivatives, of any order, as of the formula above.
 
 Sums over the arcs into a state are segment sums. Where at most P arcs lead into a
-state they could be laid out as [S, P] and summed over rows: on a CPU that takes as long
-for the lattice of CTC, where P is 3, and far longer for a lexicon, where P is the number
-of words (`python -m benchmarks.graphs`). And under `jit` nobody knows P.
+state they could be laid out as [S, P] and summed over rows. On a CPU that takes as long
+for the lattice of CTC, where P is 3, and far longer for a lexicon, where P is the
+number of words (`python -m benchmarks.graphs`). And under `jit` nobody knows P.
 """
 
 from collections.abc import Callable
