@@ -230,6 +230,24 @@ def test_shared_graph_over_devices():
     )
 
 
+def test_a_sharded_batch_communicates_once():
+    """For the mean of the losses, and for nothing else."""
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    batch = jax.sharding.NamedSharding(mesh, P("batch"))
+
+    def given(shape, dtype):
+        return jax.ShapeDtypeStruct((8, *shape), dtype, sharding=batch)
+
+    def mean(log_probs, labels, frames):
+        graph = jax_ctc.ctc_graph(labels)
+        return jax_ctc.ctc_loss_over_graph(log_probs, graph, frames).mean()
+
+    arguments = given((4, 3), jnp.float32), given((2,), jnp.int32), given((), jnp.int32)
+    text = jax.jit(jax.value_and_grad(mean)).lower(*arguments).compile().as_text()
+    sent = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", text)
+    assert sent == ["all-reduce"]
+
+
 GRAPH = jax_ctc.Graph(
     source=np.zeros((2, 3), int),
     target=np.zeros((2, 3), int),
@@ -277,5 +295,8 @@ def test_mistakes_around_a_graph_raise():
         jax_ctc.ctc_loss_over_graph(np.zeros((5, 7)), np.array([1, 2]))
     with pytest.raises(ValueError, match="`infeasible` must be one of"):
         jax_ctc.ctc_loss_over_graph(np.zeros((2, 5, 7)), GRAPH, infeasible="none")
+    [size] = jax.export.symbolic_shape("labels")
+    with pytest.raises(ValueError, match="must have a known number of labels U"):
+        jax.eval_shape(jax_ctc.ctc_graph, jax.ShapeDtypeStruct((2, size), jnp.int32))
     with pytest.raises(ValueError, match="`blank_id` must be a class"):
         jax_ctc.ctc_graph(np.array([1]), blank_id=-1)
