@@ -28,10 +28,12 @@ _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, SyntaxError),
     tokenize.TokenError,
 )
-_OPTIONS = ("blank_id", "inputs", "vocabulary")
+_SINGLE = ("blank_id", "inputs", "wildcard_id", "wildcard_log_prob")
+_OPTIONS = (*_SINGLE, "vocabulary")
 _EPILOG = """\
 FILE.npz holds the arguments of jax_ctc.diagnose by their names: logits and labels, and
-as needed logit_lengths, label_lengths, blank_id, inputs, vocabulary. Save one with
+as needed logit_lengths, label_lengths, blank_id, inputs, wildcard_id,
+wildcard_log_prob, vocabulary. Save one with
 
   np.savez("batch.npz", logits=logits, labels=labels, logit_lengths=..., ...)
 
@@ -130,7 +132,7 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
             f"lacks {' and '.join(missing)}; it holds {', '.join(found) or 'nothing'}"
         )
     arguments: dict[str, Any] = {n: _array(array) for n, array in found.items()}
-    for name in _OPTIONS[:2]:
+    for name in _SINGLE:
         if name in arguments:
             if arguments[name].ndim:
                 raise ValueError(
@@ -142,7 +144,7 @@ def load(path: pathlib.Path, options: argparse.Namespace) -> dict[str, Any]:
         arguments["vocabulary"] = arguments["vocabulary"].tolist()
     if options.vocabulary:
         arguments["vocabulary"] = _names(options.vocabulary)
-    for name in _OPTIONS[:2]:
+    for name in _SINGLE:
         if getattr(options, name) is not None:
             arguments[name] = getattr(options, name)
     return arguments
@@ -257,6 +259,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--inputs", choices=("logits", "log_probs"), help="what `logits` holds"
+    )
+    command.add_argument(
+        "--wildcard-id", type=int, help="the label that stands for anything"
+    )
+    command.add_argument(
+        "--wildcard-log-prob", type=float, help="nats of a frame that it takes"
     )
     command.add_argument(
         "--vocabulary",

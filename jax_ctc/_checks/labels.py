@@ -11,6 +11,7 @@ from jax_ctc._numbers.masks import is_inside
 from jax_ctc._numbers.sizes import Size, is_open
 
 _INT32 = np.iinfo(np.int32)
+_AFTER = np.int32(2**30)  # all labels
 
 
 def narrow(integers: Integer[Array, "..."]) -> Int[Array, "..."]:
@@ -34,10 +35,9 @@ def is_wildcard(labels: Any, label_lengths: Any, wildcard_id: int) -> Any:
 
 def to_the_left(xp: Any, labels: Any, is_out: Any) -> Any:
     """Return the labels [..., U] in order, those that are out after all others."""
-    num_labels = labels.shape[-1]
-    place = _arange(0, num_labels)
+    place = _arange(0, labels.shape[-1])
     place = place.reshape((1,) * (labels.ndim - 1) + place.shape)
-    order = (place + num_labels * is_out.astype(np.int32)).argsort(axis=-1)
+    order = (place + _AFTER * is_out.astype(np.int32)).argsort(axis=-1)
     return xp.take_along_axis(labels, order, axis=-1)
 
 

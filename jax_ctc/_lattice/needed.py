@@ -17,20 +17,22 @@ JAX's derivative of these lines writes the gradient of a class where the class l
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.emissions import best_of, log_shift
 from jax_ctc._lattice.frames import gather
 from jax_ctc._lattice.normaliser import Normaliser
+from jax_ctc._lattice.occupancy import SCATTER_CLASSES
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._lattice.wildcards import Wildcards, over_gaps
-from jax_ctc._numbers.masks import is_inside, positions
+from jax_ctc._numbers.masks import is_at, is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 
 # What all devices know together. Differentiated, these are kept and sent once; what has
@@ -146,10 +148,34 @@ def _of_own_classes(
 ) -> Float[Array, "B T S"]:
     """Return the scores of the ids that lie on this device, 0 for all others."""
     num_classes = scores.shape[2]
-    own_ids = ids
-    if vocab_axes:
-        own_ids = ids - lax.axis_index(vocab_axes) * num_classes
+    if not vocab_axes:
+        return _pick(scores, ids)
+    own_ids = ids - lax.axis_index(vocab_axes) * num_classes
     is_own = (own_ids >= 0) & (own_ids < num_classes)
     rows = positions(scores.shape[1])
     own = gather(scores, rows, jnp.clip(own_ids, 0, num_classes - 1))
     return jnp.where(is_own[:, None, :], own, 0)
+
+
+@jax.custom_jvp
+def _pick(
+    scores: Float[Array, "B T V"], ids: Int[Array, "B S"]
+) -> Float[Array, "B T S"]:
+    """Return the scores of all these ids, which lie on this device.
+
+    The derivative is a product where classes are few: turned round, a gather adds to
+    one place in whatever order, and not in a vector (occupancy.py).
+    """
+    return gather(scores, positions(scores.shape[1]), ids)
+
+
+@_pick.defjvp
+def _pick_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    (scores, ids), (tangent, _) = primals, tangents
+    if scores.shape[2] >= SCATTER_CLASSES:
+        return _pick(scores, ids), gather(tangent, positions(scores.shape[1]), ids)
+    one_hot = is_at(ids, scores.shape[2]).astype(tangent.dtype)
+    full = lax.Precision.HIGHEST
+    return _pick(scores, ids), jnp.einsum(
+        "btv,bsv->bts", tangent, one_hot, precision=full
+    )

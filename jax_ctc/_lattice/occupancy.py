@@ -20,7 +20,7 @@ from jax_ctc._numbers.sizes import USUAL_LABELS, is_open, usual
 
 # By a product with a one-hot below this many classes, by a scatter from it on: a
 # product costs U * V per frame, a scatter U but not in a vector.
-_SCATTER_CLASSES = 256
+SCATTER_CLASSES = 256
 
 
 def write_gradient(
@@ -50,12 +50,8 @@ def write_gradient(
         *(lax.dynamic_slice_in_dim(x, first, num_rows, axis=1) for x in found)
     )
     rows = softmax(rows, here) if normalise else jnp.zeros_like(rows)
-    if problem.has_gaps:  # its labels have classes of their own, in order
-        own = problem.can_skip.shape[1]
-        gaps = subtract(
-            rows[:, :, own:], occupancy[:, :, own:], problem.blank_ids - own
-        )
-        rows = jnp.concatenate([rows[:, :, :own] - occupancy[:, :, :own], gaps], axis=2)
+    if problem.has_gaps:
+        rows = _subtract_gaps(rows, occupancy, problem)
     else:
         rows = subtract(rows, occupancy, problem.ids)
     frames = (first + positions(num_rows))[None, :]
@@ -83,10 +79,26 @@ def subtract(
     # Merging costs S * S per frame, which for labels beyond V is more than S * V.
     num_states = ids.shape[1]
     is_long = not is_open(num_states) and num_states >= num_classes
-    if usual(num_classes, USUAL_LABELS) < _SCATTER_CLASSES or is_long:
+    if usual(num_classes, USUAL_LABELS) < SCATTER_CLASSES or is_long:
         one_hot = is_at(ids, num_classes).astype(rows.dtype)
         return rows - _multiply(occupancy, one_hot)
     return _scatter_merged(rows, occupancy, ids)
+
+
+def _subtract_gaps(
+    rows: Float[Array, "B D V"], occupancy: Float[Array, "B D S"], problem: Problem
+) -> Float[Array, "B D V"]:
+    """Subtract where labels have classes of their own, in order, before the gaps'."""
+
+    def split(x: Float[Array, "B D _"]) -> tuple[jax.Array, jax.Array]:
+        own = problem.can_skip.shape[1]  # left open, it could be no index
+        rest = lax.slice_in_dim(x, own, None, axis=2)
+        return lax.slice_in_dim(x, 0, own, axis=2), rest
+
+    (label, rest), (of_label, of_gap) = split(rows), split(occupancy)
+    num_labels = positions(problem.can_skip.shape[1] + 1, 2)[:, -1:]
+    rest = subtract(rest, of_gap, problem.blank_ids - num_labels)
+    return jnp.concatenate([label - of_label, rest], axis=2)
 
 
 def _scatter_merged(

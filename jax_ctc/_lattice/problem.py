@@ -16,6 +16,7 @@ follow the one before it directly unless the two are equal: then a blank must pa
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._numbers.masks import is_inside
@@ -33,12 +34,16 @@ class Problem(NamedTuple):
     @property
     def label_ids(self) -> Int[Array, "B U"]:
         """The class of each label."""
-        return self.ids[:, : self.can_skip.shape[1]]
+        if not self.has_gaps:
+            return self.ids[:, :-1]
+        return lax.slice_in_dim(self.ids, 0, self.can_skip.shape[1], axis=1)
 
     @property
     def blank_ids(self) -> Int[Array, "B G"]:
         """The class of the blank, G = 1; or of each gap between labels, G = U + 1."""
-        return self.ids[:, self.can_skip.shape[1] :]
+        if not self.has_gaps:
+            return self.ids[:, -1:]
+        return lax.slice_in_dim(self.ids, self.can_skip.shape[1], None, axis=1)
 
     @property
     def has_gaps(self) -> bool:

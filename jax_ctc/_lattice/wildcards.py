@@ -26,6 +26,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._checks.labels import is_wildcard, is_within, to_the_left
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers.masks import positions
+
+_NOWHERE = 2**30  # beyond any gap
 
 
 class Wildcards(NamedTuple):
@@ -72,8 +75,7 @@ def places(is_wild: Bool[Array, "B U"]) -> Int[Array, "B U"]:
 
 def _in_gap(is_wild: Bool[Array, "B U"]) -> Bool[Array, "B S"]:
     """Mark the gaps that have wildcards, one or several in a row."""
-    num_gaps = is_wild.shape[1] + 1
-    gap = jnp.where(is_wild, places(is_wild), num_gaps)
+    gap = jnp.where(is_wild, places(is_wild), _NOWHERE)
 
     def utterance(none: jax.Array, gap: jax.Array) -> jax.Array:
         return none.at[gap].set(True, mode="drop")
@@ -90,11 +92,11 @@ def over_gaps(
 
     shift: what of each frame's scores was taken out of them.
     """
-    num_labels, better = small.can_skip.shape[1], small.scores.shape[2]
-    blank = small.scores[:, :, num_labels]
+    blank = small.scores[:, :, -2]
     anything = wildcards.log_prob.astype(shift.dtype) - shift
     anything = jnp.where(blank >= anything, blank, anything)
-    gaps = jnp.where(wildcards.in_gap, better, num_labels)
+    of_blank = positions(small.can_skip.shape[1] + 1, 2)[:, -1:]
+    gaps = jnp.where(wildcards.in_gap, of_blank + 2, of_blank)
     return small._replace(
         scores=jnp.concatenate([small.scores, anything[:, :, None]], axis=2),
         ids=jnp.concatenate([small.label_ids, gaps], axis=1),
@@ -103,8 +105,7 @@ def over_gaps(
 
 def takes_anything(small: Problem) -> Bool[Array, "B T"]:
     """Tell in which frames a gap with a wildcard is more than a blank."""
-    blank = small.scores[:, :, small.can_skip.shape[1]]
-    return small.scores[:, :, -1] > blank
+    return small.scores[:, :, -1] > small.scores[:, :, -3]
 
 
 def in_wild_gap(

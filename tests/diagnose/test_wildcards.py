@@ -1,13 +1,16 @@
 """The doctor and transcripts with holes: their rows and status, causes elsewhere."""
 
+import json
+
 import numpy as np
 
 import jax_ctc
+from jax_ctc.__main__ import main
 
 ANYTHING = 9
 
 
-def test_transcripts_with_holes():
+def test_transcripts_with_holes(tmp_path, capsys):
     """No label out of range; scored as the loss does, with their status."""
     rng = np.random.default_rng(0)
     labels = np.array([[1, 2, 3], [3, ANYTHING, 1], [2, 1, 3], [ANYTHING, 1, 1]])
@@ -24,3 +27,8 @@ def test_transcripts_with_holes():
     np.testing.assert_allclose([row.loss for row in report.utterances], loss, rtol=1e-6)
     assert [row.spare_frames for row in report.utterances] == [9, 10, 9, -1]
     assert report.to_html().count("<img") == 1
+    file = tmp_path / "batch.npz"
+    arrays = {"logits": logits, "labels": labels, "logit_lengths": lengths}
+    np.savez(file, **arrays, wildcard_id=ANYTHING)
+    assert main(["diagnose", str(file), "--wildcard-log-prob", "-0.5", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["codes"] == ["INFEASIBLE"]

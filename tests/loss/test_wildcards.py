@@ -130,39 +130,28 @@ def test_sharded_classes_and_frames():
 
 
 def test_without_a_wildcard_nothing_is_new():
-    """Every function lowers to the very program that it was."""
-    logits, labels, frames, counts = (jnp.asarray(x) for x in arrays())
-    batch = logits, labels, frames, counts
+    """A price that nobody pays is in no program; what takes labels out is in none."""
+    batch = tuple(jnp.asarray(x) for x in arrays())
 
-    def summed(loss):
-        return lambda *x, **options: loss(*x, **options).sum()
+    def lowered(function, **options):
+        told = functools.partial(function, **options)
+        text = jax.jit(lambda *x: told(*x)).lower(*batch).as_text()
+        return text, "stablehlo.sort" in text  # wildcards are sorted to the right
 
-    key = jax.random.key(0)
-    functions = (
-        jax.grad(summed(jax_ctc.ctc_loss)),
-        jax.grad(summed(jax_ctc.ctc_loss_from_log_probs)),
+    for function in (
+        lambda *x, **told: jax_ctc.ctc_loss(*x, **told),
+        lambda *x, **told: jax.grad(
+            lambda y: jax_ctc.ctc_loss(y, *x[1:], **told).sum()
+        )(x[0]),
         jax_ctc.ctc_posteriors,
         jax_ctc.ctc_align,
         jax_ctc.alignment_entropy,
-        lambda *x, **options: jax_ctc.sample_alignments(
-            key, *x, num_samples=2, **options
-        ),
-    )
-    for function in functions:
-        lowered = []
-        for options in (
-            {},
-            {"wildcard_id": None, "wildcard_log_prob": -3.0},
-            {"wildcard_id": ANYTHING},
-        ):
-            told = functools.partial(function, **options)
-            text = jax.jit(lambda *x, f=told: f(*x)).lower(*batch).as_text()
-            lowered.append(text)
-        without, asked, wild = lowered
-        assert without == asked
-        # What is taken out of the labels is sorted to the right.
-        assert "stablehlo.sort" in wild
-        assert "stablehlo.sort" not in without
+    ):
+        without, takes_out = lowered(function)
+        assert not takes_out
+        none = {"wildcard_id": None, "wildcard_log_prob": -3.0}
+        assert lowered(function, **none)[0] == without
+    assert lowered(jax_ctc.ctc_align, wildcard_id=ANYTHING)[1]
 
 
 def test_options():
@@ -178,3 +167,37 @@ def test_options():
     ):
         with pytest.raises(error, match=message):
             jax_ctc.ctc_loss(*batch, **({"wildcard_id": ANYTHING} | wrong))
+
+
+@pytest.mark.exhaustive
+def test_transforms_and_a_wildcard_that_is_never_better():
+    """Prices by `vmap`, second derivatives; at -inf it is plain CTC of what is left."""
+    logits, labels, frames, counts = arrays()
+    row = slice(0, 1)
+
+    def loss(logits, log_prob):
+        return jax_ctc.ctc_loss(
+            logits,
+            labels[row],
+            frames[row],
+            counts[row],
+            wildcard_id=ANYTHING,
+            wildcard_log_prob=log_prob,
+        ).sum()
+
+    prices = jnp.array([0.0, -1.0, -jnp.inf])
+    several = jax.jit(jax.vmap(loss, (None, 0)))(logits[row], prices)
+    one = [loss(logits[row], price) for price in prices]
+    np.testing.assert_allclose(several, one, rtol=1e-6)
+    plain = jax_ctc.ctc_loss(logits[row], labels[row][:, [0, 2]], frames[row])
+    np.testing.assert_allclose(several[2], plain[0], rtol=1e-6)
+
+    tangent = np.random.default_rng(1).normal(size=logits[row].shape)
+    tangent = tangent.astype(np.float32)
+    slope = jax.jit(jax.grad(lambda x: loss(x, -0.3)))
+    found = jax.jvp(slope, (logits[row],), (tangent,))[1]
+    ahead, behind = (
+        slope(logits[row] + 0.01 * tangent),
+        slope(logits[row] - 0.01 * tangent),
+    )
+    np.testing.assert_allclose(found, (ahead - behind) / 0.02, atol=1e-3)
