@@ -18,7 +18,11 @@ from tests.cases import named
 B, T, V, U = 8, 1000, 1024, 100
 SHARD = 4096  # classes, where they are sharded
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [
+    pytest.mark.exhaustive,
+    # A program for another machine cannot be read back on this one.
+    pytest.mark.usefixtures("nothing_stored"),
+]
 
 
 def needs(name):
