@@ -22,7 +22,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from examples.front_door import explain_missing
 from examples.handwriting.interrupt import on_interrupt
@@ -42,6 +42,8 @@ class Options:
     """Lines per step, over all devices."""
     checkpoint_every: int = 50
     """Steps between checkpoints, and between looks at the held-out lines."""
+    loss: Literal["ctc_loss", "linear_ctc_loss"] = "ctc_loss"
+    """From the logits, or without them: docs/large_vocabularies.md."""
     out: Path = Path("out/sharded")
     """Directory of checkpoints and log.jsonl, the same one for every process."""
     coordinator: str | None = None
@@ -64,7 +66,7 @@ def main() -> int:
     options = tyro.cli(Options, prog="python -m examples.train_sharded")
     settings = {
         name: getattr(options, name)
-        for name in ("steps", "seed", "batch_size", "checkpoint_every")
+        for name in ("steps", "seed", "batch_size", "checkpoint_every", "loss")
     }
     fault = (
         find_fault(options)

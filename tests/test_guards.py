@@ -27,6 +27,12 @@ READINGS = {
         key, logits, labels, num_samples=2
     ),
     "greedy_decode": lambda logits, *_: jax_ctc.greedy_decode(logits),
+    "beam_search_decode": lambda logits, *_: jax_ctc.beam_search_decode(
+        logits, beam_width=2
+    ),
+    "label_errors": lambda _, labels, __: jax_ctc.label_errors(
+        labels, None, labels, None
+    ),
     "minimum_frames": lambda _, labels, __: jax_ctc.minimum_frames(labels),
     "reduce_loss": lambda logits, *_: jax_ctc.reduce_loss(logits),
 }
@@ -38,6 +44,13 @@ def test_lengths_left_out_are_no_transfer(name):
     given = jnp.asarray(LOGITS), jnp.asarray(LABELS), jax.random.key(0)
     with jax.transfer_guard("disallow"):
         jax.block_until_ready(READINGS[name](*given))
+
+
+def test_a_layer_is_no_transfer():
+    layer = jnp.ones((3, 6, 2)), jnp.ones((2, 4)), None
+    labels = jnp.asarray(LABELS)
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(jax_ctc.linear_ctc_loss(*layer, labels))
 
 
 def test_paddings_are_no_transfer():
@@ -76,3 +89,34 @@ def test_no_nan_behind_the_mask_of_a_reading(reading):
     error.throw()
     # What is infeasible has a likelihood of -inf; that is a number.
     assert not any(jnp.isnan(x).any() for x in jax.tree.leaves(found))
+
+
+def test_no_nan_behind_the_masks_of_a_beam():
+    """Places of the beam that are empty: twice -inf is no NaN on the way."""
+    function = checkify.checkify(
+        lambda logits: jax_ctc.beam_search_decode(
+            logits, jnp.array([1, 6, 0]), beam_width=3, num_hypotheses=3
+        ),
+        errors=checkify.float_checks,
+    )
+    error, found = jax.jit(function)(jnp.asarray(LOGITS))
+    error.throw()
+    assert found.log_prob[2].tolist() == [0, -jnp.inf, -jnp.inf]
+
+
+def test_no_nan_behind_the_masks_of_a_layer():
+    """Nor in the gradients, of utterances that are infeasible, fine and empty."""
+    lengths = jnp.array([1, 6, 0]), jnp.array([2, 2, 0])
+
+    def total(*layer):
+        loss = jax_ctc.linear_ctc_loss(*layer, LABELS, *lengths, infeasible="zero")
+        return loss.sum(), loss
+
+    gradients = jax.grad(total, argnums=(0, 1, 2), has_aux=True)
+    checked = jax.jit(checkify.checkify(gradients, errors=checkify.float_checks))
+    features = jnp.asarray(LOGITS[:, :, :2])
+    bias = jnp.array([0, -jnp.inf, 0, 0])  # a class that is masked
+    error, (found, loss) = checked(features, jnp.ones((2, 4)), bias)
+    error.throw()
+    assert (loss > 0).tolist() == [False, True, False]
+    assert found[0].any(axis=(1, 2)).tolist() == [False, True, False]

@@ -54,6 +54,16 @@ class LineReader(nnx.Module):
             [N, T, NUM_CLASSES] logits. Those inside `widths` do not depend on the
             padding beside them.
         """
+        return self.scores(self.features(images, widths, training=training))
+
+    def features(
+        self,
+        images: jax.Array | np.ndarray,
+        widths: jax.Array | np.ndarray,
+        *,
+        training: bool = False,
+    ) -> jax.Array:
+        """Returns what the last layer scores: [N, T, CHANNELS], 0 past `widths`."""
         inside = (jnp.arange(images.shape[-1]) < widths[:, None])[
             ..., None
         ]  # [N, T, 1]
@@ -67,7 +77,7 @@ class LineReader(nnx.Module):
                 update = hidden + update
             # The next kernel looks past the line's end: it must find zeros there.
             hidden = jnp.where(inside, update, 0)
-        return self.scores(hidden)
+        return hidden
 
 
 def num_parameters(model: LineReader) -> int:

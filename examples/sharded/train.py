@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from examples.handwriting import lines as line_data
 from examples.handwriting.model import LineReader
 from examples.handwriting.score import Score, score_read
-from examples.handwriting.train import make_optimizer, train_step
+from examples.handwriting.train import LossName, make_optimizer, train_step
 from examples.sharded import batches
 from examples.sharded.checkpoints import Checkpoints, Log
 from jax_ctc import Hypotheses, greedy_decode, raise_if
@@ -43,6 +43,7 @@ def train(
     seed: int,
     batch_size: int,
     checkpoint_every: int,
+    loss: LossName = "ctc_loss",
 ) -> Score:
     """Trains from the last checkpoint in `out`, or from the start, to `steps`.
 
@@ -54,6 +55,7 @@ def train(
         seed: decides the parameters and the lines.
         batch_size: lines per step, a multiple of the number of devices.
         checkpoint_every: steps between checkpoints and evaluations.
+        loss: from the logits, or without them.
 
     Returns:
         The score on the held-out lines after the last step.
@@ -78,12 +80,12 @@ def train(
     lines = compose(seed=seed, step=start + 1)
     score, faults = None, None
     for step in range(start + 1, steps + 1):
-        loss, status = train_step(model, optimizer, lines)
+        mean, status = train_step(model, optimizer, lines, loss)
         # JAX returns before the step is done: compose the next lines meanwhile.
         lines = compose(seed=seed, step=step + 1)
         # A status is a set of bits, so OR keeps every fault since the last look.
         faults = status if faults is None else faults | status
-        row = {"step": step, "loss": float(loss)}
+        row = {"step": step, "loss": float(mean)}
         progress.step, progress.loss = step, row["loss"]
         is_looked_at = step % checkpoint_every == 0 or step == steps
         if is_looked_at:

@@ -64,3 +64,10 @@ def at(tree: Any, index: Int[Array, " M"]) -> Any:
 def where(condition: Any, this: Any, other: Any) -> Any:
     """Return the arrays of one tree where the condition holds, else of the other."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), this, other)
+
+
+def add_logs(a: Float[Array, " W"], b: Float[Array, " W"]) -> Float[Array, " W"]:
+    """Return log(exp a + exp b): `jnp.logaddexp`, and of two -inf no NaN on the way."""
+    high, low = jnp.maximum(a, b), jnp.minimum(a, b)
+    finite = jnp.where(jnp.isfinite(high), high, 0)
+    return high + jnp.log1p(jnp.exp(low - finite))

@@ -111,7 +111,7 @@ def check_guide(
     if hotwords is not None:
         model = _check_model(hotwords, "hotwords", "Hotwords.from_phrases")
         models.append(_check_classes(model, "hotwords", num_classes))
-        weights.append(np.float32(1))
+        weights.append(jax.device_put(np.float32(1)))
     bonus = _check_number(label_bonus, "label_bonus")
     return Guide(tuple(models), tuple(weights), bonus)
 
@@ -155,4 +155,6 @@ def _check_number(value: Any, name: str) -> Any:
         raise TypeError(
             f"`{name}` must be one number, which may be traced; got {value!r}"
         )
-    return array.astype(np.float32) if array.dtype != jnp.float64 else array
+    array = array.astype(np.float32) if array.dtype != jnp.float64 else array
+    # Said aloud: a call of arrays on the device makes no transfer that a guard forbids.
+    return array if isinstance(array, Tracer | jax.Array) else jax.device_put(array)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._decoding import beams
-from jax_ctc._decoding.beams import Beam, at, where
+from jax_ctc._decoding.beams import Beam, add_logs, at, where
 from jax_ctc._decoding.extensions import extend
 from jax_ctc._decoding.frames import Frame, look
 from jax_ctc._decoding.guide import Guide
@@ -130,8 +130,8 @@ def step(
     y_last = at(frame.row, jnp.maximum(beam.last, 0))
     y_last = jnp.where(beam.last >= 0, y_last, -jnp.inf)
     stay_blank = beam.total + frame.blank
-    stay_label = jnp.logaddexp(beam.label, parents.mass) + y_last
-    stay = jnp.logaddexp(stay_blank, stay_label)
+    stay_label = add_logs(beam.label, parents.mass) + y_last
+    stay = add_logs(stay_blank, stay_label)
     may_extend = _is_open(plan, beam.length)
     extensions = extend(looked_at, guide, beam, may_extend, frame, parents.place)
 

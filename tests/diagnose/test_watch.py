@@ -31,7 +31,7 @@ def slow_zero(x):
     def body(_, m):
         return jnp.tanh(m @ m)
 
-    return (jax.lax.fori_loop(0, 400, body, x)[0, 0] > 2).astype(jnp.int32)
+    return (jax.lax.fori_loop(0, 60, body, x)[0, 0] > 2).astype(jnp.int32)
 
 
 def run(flagged, steps, **options):

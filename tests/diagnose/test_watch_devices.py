@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import jax_ctc
 from examples.sharded.launch import reserved_port
-from tests.interrupts import heed_interrupts
+from tests.interrupts import interrupts_heeded
 
 ROOT = pathlib.Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -244,15 +244,15 @@ elif kind == "forgotten":
 
 def launch(kind, seconds):
     """Start a program that is diagnosing for so many seconds."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, kind, str(seconds)],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONFAULTHANDLER": "1"},
-        preexec_fn=heed_interrupts,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with interrupts_heeded():
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, kind, str(seconds)],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONFAULTHANDLER": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     while process.stdout.readline() != "DIAGNOSING\n":
         assert process.poll() is None, process.stderr.read()
     return process

@@ -13,7 +13,7 @@ import pytest
 from examples import doctor_page
 from examples import three_wrong_losses as wrong
 from tests.cases import more
-from tests.interrupts import heed_interrupts
+from tests.interrupts import interrupts_heeded
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROBS = np.array([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1]])
@@ -23,14 +23,14 @@ RIGHT = {"3  corrected", "ctc_loss(logits)"}
 
 def start(module, *arguments):
     """Start an example as its users do."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        preexec_fn=heed_interrupts,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with interrupts_heeded():
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 def demo(*arguments):

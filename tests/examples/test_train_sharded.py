@@ -53,6 +53,14 @@ def test_devices_agree(in_one_process):
     assert alone[-5:].mean() < 0.6 * alone[:5].mean()
 
 
+def test_without_logits(in_one_process, tmp_path):
+    """The same losses on four devices, from features, kernel and bias."""
+    run = SETTINGS | {"loss": "linear_ctc_loss"}
+    train(jax.devices()[:4], tmp_path, Progress(), **run)
+    alone = in_one_process[1][0]
+    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-4)
+
+
 @pytest.mark.exhaustive
 def test_two_processes_killed_and_resumed(in_one_process, tmp_path):
     """2 x 2: kill -9 after a checkpoint, start again; the same losses and errors."""
