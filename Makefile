@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive bench wheel aot ptx check format lock clean
+.PHONY: help demo test exhaustive compat docs bench wheel aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -37,6 +37,13 @@ test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 
 exhaustive: $(VENV)/.test ## run all tests, with those that show more of what others show
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
+
+compat: $(VENV)/.compat ## run the tests beside PyTorch, Keras and TensorFlow: 2 GB of wheels
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/compat $(ARGS)
+
+docs: $(VENV)/.docs ## build the site into out/site; ARGS="-b linkcheck" asks the network
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b dirhtml -d out/doctrees \
+	  $(ARGS) docs out/site
 
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
@@ -82,7 +89,7 @@ lock: PIP_BUILD_CONSTRAINT :=
 lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install hatchling editables -e '.[aot,bench,dev]'
+	$(VENV)-lock/bin/pip install hatchling editables -e '.[aot,bench,compat,dev,docs,release]'
 	{ echo '# Every package of every extra. Regenerate: make lock PYTHON=python3.11'; \
 	  $(VENV)-lock/bin/pip freeze --exclude-editable; } > constraints.txt
 	rm -rf $(VENV)-lock

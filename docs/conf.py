@@ -1,6 +1,7 @@
 """How Sphinx builds the site: `make docs`, offline, and a warning is an error."""
 
 import pathlib
+import re
 import sys
 
 import jax_ctc
@@ -40,3 +41,16 @@ html_show_sourcelink = False
 html_copy_source = False
 pygments_style = "tango"
 pygments_dark_style = "monokai"
+
+# Pages for the repository that are pages of the site too.
+_PAGES = re.compile(r"\]\((?:\.\./)?(CONTRIBUTING|CHANGELOG)\.md")
+
+
+def _to_pages(app, name, source):
+    """Let links to files above this folder lead to the pages that include them."""
+    source[0] = _PAGES.sub(lambda found: f"]({found[1].lower()}.md", source[0])
+
+
+def setup(app):
+    """Register it."""
+    app.connect("source-read", _to_pages)

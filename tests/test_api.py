@@ -33,6 +33,13 @@ def test_readme_names_it(name):
     assert f"`{name}" in (ROOT / "README.md").read_text()
 
 
+def test_reference_describes_all():
+    """Each public name once, in the pages that Sphinx makes of the docstrings."""
+    pages = "".join(p.read_text() for p in (ROOT / "docs/reference").glob("*.rst"))
+    described = re.findall(r"^\.\. auto(?:function|class):: (\w+)$", pages, re.M)
+    assert sorted(described) == list(jax_ctc.__all__)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_docstring(name):
     """Shapes, returns, errors and an executed example, in every public docstring."""
