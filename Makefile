@@ -10,6 +10,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 WORKERS ?= 2
 ARGS ?=
+JAX ?=
 
 # Older pips apply the first to build requirements too; pip 25.3 and newer need both.
 export PIP_CONSTRAINT := $(CONSTRAINTS)
@@ -50,11 +51,24 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 	$(BIN)/python -m benchmarks.linear
 	$(BIN)/python -m benchmarks.decoding
 
-# In an environment of its own, with the newest of everything: what pip builds, against
-# the oldest jaxlib, must run there; and so must what was built with the pinned one.
-wheel: $(VENV)/.test ## try the package, and a wheel of it, on the newest jaxlib
-	$(PYTHON) -m venv --clear $(VENV)-newest
-	PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= $(VENV)-newest/bin/pip install --quiet .
+# Each wheel in an environment of its own, with the newest of everything (or with JAX),
+# and tests in a folder without the package: what runs is what was installed. What pip
+# builds against the oldest jaxlib must run there, and so must what this one's made.
+wheel: $(VENV)/.test $(VENV)/.release ## make what is released, and test it installed; JAX="jax==0.10.0 jaxlib==0.10.0" on that
+	rm -rf dist $(VENV)-apart
+	$(BIN)/python -m build --outdir dist/kernel
+	CXX=false $(BIN)/python -m build --wheel --outdir dist/pure
+	$(BIN)/python -m twine check --strict dist/*/*
+	$(BIN)/check-wheel-contents dist/*/*.whl
+	mkdir $(VENV)-apart
+	cp -r tests docs examples benchmarks tools *.md *.toml *.cff *.py $(VENV)-apart
+	for kind in pure kernel; do \
+	  $(PYTHON) -m venv --clear $(VENV)-newest && \
+	  PIP_CONSTRAINT= $(VENV)-newest/bin/pip install --quiet \
+	    "$$(ls dist/$$kind/*.whl)[test]" $(JAX) && \
+	  (cd $(VENV)-apart && JAX_PLATFORMS=cpu $(abspath $(VENV))-newest/bin/python \
+	    -m pytest -q -m fast $(ARGS)) || exit 1; \
+	done
 	cd $(VENV)-newest && JAX_PLATFORMS=cpu bin/python -c "import numpy as np, jax_ctc; \
 	  jax_ctc.ctc_loss(np.zeros((1, 1, 2)), np.ones((1, 1), int), implementation='cpu')"
 	OTHER_PYTHON=$(abspath $(VENV))-newest/bin/python \
@@ -95,7 +109,7 @@ lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) $(VENV)-newest .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-apart .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
