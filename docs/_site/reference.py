@@ -8,12 +8,13 @@ places, is a warning, and so an error.
 import re
 from typing import Any
 
-import jax_ctc
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
+
+import jax_ctc
 
 _COMPAT = {
     f"compat.{module}.{name}"
