@@ -75,7 +75,7 @@ wheel: $(VENV)/.test $(VENV)/.release ## make what is released, and test it inst
 	  $(BIN)/python -m pytest -m "" tests/recursion/cpu/test_build.py $(ARGS)
 
 aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for every check
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 1 -m "" tests/test_aot.py tests/recursion/cuda/test_aot.py tests/recursion/tpu/test_aot.py $(ARGS)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.kernels
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.linear --classes 131072 --impl plain \

@@ -23,7 +23,8 @@ import jax_ctc
 from benchmarks.contenders import Program
 from benchmarks.measure import interleave
 from jax_ctc import _recursion
-from jax_ctc._lattice.pose import pose, prepare
+from jax_ctc._checks.arrays import check_inputs
+from jax_ctc._lattice.pose import Spec, pose
 from tests.cases import named
 from tests.oracle import log_softmax
 from tests.oracle_paths import Trellis
@@ -170,7 +171,7 @@ def precision() -> Iterator[tuple[str, ...]]:
 
     @jax.jit
     def gradient_by_scan(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        problem, _ = pose(*prepare(logits, labels, None, None, blank_id=0))
+        problem = pose(Spec(0), check_inputs(logits, labels, None, None)).problem
         read = _recursion.read("scan", "entropy_backward", problem, normalise=True)
         return read[2][0]
 

@@ -25,6 +25,13 @@ from jax_ctc._decoding.records import (
 from jax_ctc._decoding.words import WordNGram
 from jax_ctc._diagnose import Finding, Report, Utterance, diagnose
 from jax_ctc._diagnose.watch import watch
+from jax_ctc._graph.align import ctc_align_over_graph
+from jax_ctc._graph.loss import (
+    ctc_loss_over_graph,
+    ctc_loss_over_graph_with_status,
+)
+from jax_ctc._graph.records import Graph, GraphAlignment
+from jax_ctc._graph.topology import ctc_graph
 from jax_ctc._loss.linear import linear_ctc_loss, linear_ctc_loss_with_status
 from jax_ctc._loss.losses import (
     check_batch,
@@ -44,6 +51,8 @@ __all__ = [
     "CTCSamples",
     "EditCounts",
     "Finding",
+    "Graph",
+    "GraphAlignment",
     "Hotwords",
     "Hypotheses",
     "Implementation",
@@ -60,8 +69,12 @@ __all__ = [
     "check_batch",
     "ctc_align",
     "ctc_align_chunks",
+    "ctc_align_over_graph",
+    "ctc_graph",
     "ctc_loss",
     "ctc_loss_from_log_probs",
+    "ctc_loss_over_graph",
+    "ctc_loss_over_graph_with_status",
     "ctc_loss_with_status",
     "ctc_posteriors",
     "diagnose",

@@ -171,7 +171,7 @@ def check_permutation(implementation, name):
 
 @functools.partial(jax.jit, static_argnames=("method", "implementation", "blank_id"))
 def _read(method, implementation, blank_id, arrays, *more):
-    problem, _ = pose(Spec(blank_id), arrays)
+    problem = pose(Spec(blank_id), arrays).problem
     return _recursion.read(implementation, method, problem, *more, normalise=True)
 
 

@@ -18,6 +18,8 @@ from tests.cases import named
 B, T, V, U = 8, 1000, 1024, 100
 SHARD = 4096  # classes, where they are sharded
 
+pytestmark = pytest.mark.exhaustive
+
 
 def needs(name):
     """Skip where the target's compiler is not installed."""

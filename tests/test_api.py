@@ -73,6 +73,7 @@ def test_arrays_are_positional_and_options_are_not(name):
             *("language_model", "lm_weight", "label_bonus", "hotwords", "max_labels"),
             *("rerank", "on_settled", "separator_id", "offset"),
             *("feature_axis", "precision", "logit_transform"),
+            *("wildcard_id", "wildcard_log_prob"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 
@@ -89,6 +90,8 @@ def test_signatures():
         "logit_lengths": None,
         "label_lengths": None,
         "blank_id": 0,
+        "wildcard_id": None,
+        "wildcard_log_prob": 0.0,
         "infeasible": "inf",
         "implementation": None,
         "vocab_axis": None,

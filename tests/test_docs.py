@@ -42,6 +42,18 @@ def test_page(page):
         assert shown in ("", printed.getvalue()), f"block {number}"
 
 
+def test_readme_is_short():
+    """What is longer is on the site."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_every_page_is_in_the_tree():
+    """The front page leads to all of them."""
+    front = (ROOT / "docs/index.md").read_text()
+    for page in PAGES[1:]:
+        assert page.stem == "index" or f"\n{page.stem}\n" in front, page
+
+
 def test_the_doctors_mistakes_show_their_reports():
     """Six, and the healthy batch before them: each has its report below, compared."""
     shown = [text for _, text in BLOCKS.findall((ROOT / "docs/doctor.md").read_text())]
@@ -78,4 +90,5 @@ def test_public_docstrings_have_examples():
     records = {"CTCAlignment", "CTCPosteriors", "CTCSamples", "Hypotheses"}
     records |= {"Finding", "Report", "Status", "TokenSpan", "Utterance"}
     records |= {"BeamHypotheses", "EditCounts", "Implementation", "SettledLabels"}
+    records |= {"GraphAlignment"}
     assert public - found == records

@@ -26,6 +26,13 @@ READINGS = {
     "sample_alignments": lambda logits, labels, key: jax_ctc.sample_alignments(
         key, logits, labels, num_samples=2
     ),
+    "graphs": lambda logits, labels, _: [
+        read(logits, jax_ctc.ctc_graph(labels))
+        for read in (
+            jax_ctc.ctc_loss_over_graph_with_status,
+            jax_ctc.ctc_align_over_graph,
+        )
+    ],
     "greedy_decode": lambda logits, *_: jax_ctc.greedy_decode(logits),
     "beam_search_decode": lambda logits, *_: jax_ctc.beam_search_decode(
         logits, beam_width=2
@@ -89,6 +96,23 @@ def test_no_nan_behind_the_mask_of_a_reading(reading):
     error.throw()
     # What is infeasible has a likelihood of -inf; that is a number.
     assert not any(jnp.isnan(x).any() for x in jax.tree.leaves(found))
+
+
+def test_no_nan_behind_the_masks_of_a_graph():
+    """Closed arcs, states out of reach: nor in the gradients, nor on the best path."""
+    lengths, counts = jnp.array([1, 6, 0]), jnp.array([2, 2, 0])
+
+    def total(logits):
+        graph = jax_ctc.ctc_graph(LABELS, counts)
+        loss = jax_ctc.ctc_loss_over_graph(logits, graph, lengths, infeasible="zero")
+        return loss.sum(), jax_ctc.ctc_align_over_graph(logits, graph, lengths)
+
+    gradient = jax.grad(total, has_aux=True)
+    checked = jax.jit(checkify.checkify(gradient, errors=checkify.float_checks))
+    error, (found, path) = checked(jnp.asarray(LOGITS))
+    error.throw()
+    assert found.any(axis=(1, 2)).tolist() == [False, True, False]
+    assert jnp.isfinite(path.log_prob).tolist() == [False, True, True]
 
 
 def test_no_nan_behind_the_masks_of_a_beam():

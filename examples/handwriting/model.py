@@ -79,6 +79,12 @@ class LineReader(nnx.Module):
             hidden = jnp.where(inside, update, 0)
         return hidden
 
+    def last_layer(self) -> tuple[jax.Array, jax.Array]:
+        """Returns kernel [CHANNELS, NUM_CLASSES] and bias [NUM_CLASSES]."""
+        kernel, bias = self.scores.kernel, self.scores.bias
+        assert bias is not None
+        return kernel[...], bias[...]
+
 
 def num_parameters(model: LineReader) -> int:
     """Counts the trainable numbers of `model`."""

@@ -128,12 +128,11 @@ def train_step(
     def mean_loss(model: LineReader) -> tuple[jax.Array, jax.Array]:
         features = model.features(lines.images, lines.widths, training=True)
         answers = lines.labels, lines.widths, lines.lengths
-        head = model.scores
         if loss_name == "ctc_loss":
-            loss, status = ctc_loss_with_status(head(features), *answers)
+            loss, status = ctc_loss_with_status(model.scores(features), *answers)
         else:  # the one line that a large vocabulary changes
             loss, status = linear_ctc_loss_with_status(
-                features, head.kernel[...], head.bias[...], *answers
+                features, *model.last_layer(), *answers
             )
         return reduce_loss(loss, status=status), status
 

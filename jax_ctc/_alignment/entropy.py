@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
+from jax_ctc._lattice.needed import opened
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._loss.rule import Question, ask
 
@@ -19,6 +20,9 @@ def alignment_entropy(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
 ) -> jax.Array:
     r"""Entropy, in nats, of the path given the labels: 0 where only one is possible.
 
@@ -37,12 +41,17 @@ def alignment_entropy(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
 
     Returns:
         [...] float32 (float64 for float64 logits), nats, never negative.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -76,7 +85,14 @@ def alignment_entropy(
         entropy regularization", NeurIPS 2018.
     """
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
+        wildcard_id=wildcard_id,
+        wildcard_log_prob=wildcard_log_prob,
     )
     return _entropy(spec, batch)
 
@@ -84,9 +100,11 @@ def alignment_entropy(
 @functools.partial(jax.jit, static_argnums=0)
 def _entropy(spec: Spec, batch: Batch) -> jax.Array:
     """Read the entropy: 0 where flagged, NaN where bad; restore the leading axes."""
-    problem, _ = pose(spec, batch)
-    question = Question("entropy", spec.implementation, spec.normalise)
-    log_z, entropy = ask(question, problem)
+    problem, _, wildcards = pose(spec, batch)
+    small, shift = opened(problem, wildcards, normalise=spec.normalise)
+    normalise = spec.normalise and shift is None
+    question = Question("entropy", spec.implementation, normalise)
+    log_z, entropy = ask(question, small)
     log_z = lax.stop_gradient(log_z)
     # Outside the rule, where no cotangent can reach it: 0 * NaN would be NaN.
     entropy = jnp.where(jnp.isfinite(log_z), entropy, 0)

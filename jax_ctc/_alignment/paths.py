@@ -12,10 +12,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jax_ctc._lattice import normaliser
+from jax_ctc._lattice.pose import Spec
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.wildcards import Wildcards, in_wild_gap, takes_anything
 from jax_ctc._numbers.masks import is_inside
 from jax_ctc._numbers.precision import accumulator
-from jax_ctc._numbers.sizes import Size
+from jax_ctc._numbers.sizes import Size, is_open
 from jax_ctc._numbers.two_floats import sum_frames
 
 PADDING = -1
@@ -27,6 +29,52 @@ def live_frames(
     """Mark the frames inside the length of utterances that have a path."""
     is_alive = jnp.isfinite(log_value)[:, None]
     return is_inside(problem.logit_lengths, num_frames) & is_alive
+
+
+def read_along(
+    states: Int[Array, "B N T"],
+    problem: Problem,
+    small: Problem,
+    wildcards: Wildcards | None,
+    is_live: Bool[Array, "B T"],
+    spec: Spec,
+) -> tuple[Int[Array, "B N T"], Float[Array, "B N T"]]:
+    """Return what each frame of some paths shows, and its log p.
+
+    problem: with its classes; small: as the recursion read it (needed.py).
+    """
+    num_frames = states.shape[2]
+    tokens = tokens_of(states, problem, is_live)
+    scores = problem.scores[:, :num_frames]
+    log_probs = log_probs_along(scores, tokens, is_live, normalise=spec.normalise)
+    if wildcards is None:
+        return tokens, log_probs
+    is_taken = taken(states, small, wildcards, is_live)
+    return with_wildcards(spec, tokens, log_probs, is_taken, wildcards)
+
+
+def with_wildcards(
+    spec: Spec,
+    tokens: Int[Array, "B N T"],
+    log_probs: Float[Array, "B N T"],
+    is_taken: Bool[Array, "B N T"],
+    wildcards: Wildcards,
+) -> tuple[Int[Array, "B N T"], Float[Array, "B N T"]]:
+    """Return both with the wildcard in the frames that it takes."""
+    log_prob = wildcards.log_prob.astype(log_probs.dtype)
+    tokens = jnp.where(is_taken, jnp.int32(spec.wildcard_id or 0), tokens)
+    return tokens, jnp.where(is_taken, log_prob, log_probs)
+
+
+def taken(
+    states: Int[Array, "B N T"],
+    small: Problem,
+    wildcards: Wildcards,
+    is_live: Bool[Array, "B T"],
+) -> Bool[Array, "B N T"]:
+    """Tell which frames of some paths a wildcard takes."""
+    takes = takes_anything(small)[:, : states.shape[2]] & is_live
+    return in_wild_gap(states, wildcards) & takes[:, None, :]
 
 
 def tokens_of(
@@ -43,10 +91,18 @@ def log_probs_along(
     scores: Float[Array, "B T V"],
     tokens: Int[Array, "B N T"],
     is_live: Bool[Array, "B T"],
+    *,
+    normalise: bool,
 ) -> Float[Array, "B N T"]:
-    """Return log softmax at the token of each frame; 0 where there is none."""
+    """Return log p of the token of each frame; 0 where there is none.
+
+    normalise: log softmax of the scores rather than the scores as they are.
+    """
     place = jnp.moveaxis(jnp.maximum(tokens, 0), 1, 2)  # [B, T, N]
-    log_prob = _log_prob(scores, place, is_live)
+    if normalise:
+        log_prob = _log_prob(scores, place, is_live)
+    else:
+        log_prob = _at(scores, place).astype(accumulator(scores.dtype))
     return jnp.where(is_live[:, None, :], jnp.moveaxis(log_prob, 2, 1), 0)
 
 
@@ -93,3 +149,11 @@ def total_of(
         total = (high + lax.stop_gradient(low)).reshape(frames.shape[1:])
     log_value = lax.stop_gradient(log_value)[:, None]
     return jnp.where(jnp.isfinite(log_value), total, log_value)
+
+
+def place_in(rising: Int[Array, " T"], limits: Int[Array, " U"]) -> Int[Array, " U"]:
+    """Return how many numbers of a row that rises lie below each limit."""
+    if is_open(*rising.shape):  # JAX's search by halves has to know in how many steps
+        is_below = rising[None, :] < limits[:, None]
+        return jnp.sum(is_below, axis=1, dtype=jnp.int32)
+    return jnp.searchsorted(rising, limits).astype(jnp.int32)

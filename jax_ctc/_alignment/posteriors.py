@@ -7,11 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._alignment.as_given import posteriors_as_given
 from jax_ctc._alignment.records import CTCPosteriors
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
+from jax_ctc._lattice.needed import opened
 from jax_ctc._lattice.pose import Spec, pose, prepare
-from jax_ctc._loss.rule import Question, ask
+from jax_ctc._lattice.wildcards import takes_anything
+from jax_ctc._loss.rule import Question, ask, shifted
 from jax_ctc._numbers.masks import is_inside
 
 
@@ -22,11 +25,14 @@ def ctc_posteriors(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
 ) -> CTCPosteriors:
     r"""Probability of each lattice state in each frame, given the labels.
 
     `...` any leading batch axes, T frames, V classes including blank, U labels. With
-    p_t = softmax(logits[t]),
+    p_t = softmax(logits[t]), or exp(log_probs[t]),
 
         label[t, n] = P(frame t shows label n | the path collapses to labels)
         blank[t, n] = P(frame t is blank, n labels said | the path collapses to labels)
@@ -41,15 +47,21 @@ def ctc_posteriors(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
 
     Returns:
         CTCPosteriors: log_likelihood [...] nats, label [..., T, U] and blank
         [..., T, U+1], float32 (float64 for float64 logits). On frames inside the
         length, label and blank sum to 1 together; past it, and for padded labels,
-        they are 0.
+        they are 0. A wildcard's `label` is the probability that it takes the frame; of
+        several in a row the first one's, and blanks of their gap are before it.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -79,7 +91,14 @@ def ctc_posteriors(
         section 4.1, https://doi.org/10.1145/1143844.1143891.
     """
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
+        wildcard_id=wildcard_id,
+        wildcard_log_prob=wildcard_log_prob,
     )
     return _posteriors(spec, batch)
 
@@ -87,9 +106,16 @@ def ctc_posteriors(
 @functools.partial(jax.jit, static_argnums=0)
 def _posteriors(spec: Spec, batch: Batch) -> CTCPosteriors:
     """Read the lattice, mask frames past the length, restore the leading axes."""
-    problem, _ = pose(spec, batch)
-    question = Question("posteriors", spec.implementation, spec.normalise)
-    log_z, loss, label, blank = ask(question, problem)
+    problem, _, wildcards = pose(spec, batch)
+    small, shift = opened(problem, wildcards, normalise=spec.normalise)
+    normalise = spec.normalise and shift is None
+    question = Question("posteriors", spec.implementation, normalise)
+    log_z, loss, label, blank = ask(question, small)
+    if wildcards is not None and shift is not None:
+        loss = shifted(log_z, loss, shift)
+        label, blank = posteriors_as_given(
+            label, blank, takes_anything(small).T, wildcards
+        )
     log_z = lax.stop_gradient(log_z)
     # Outside the rule, where no cotangent can reach it: 0 * inf would be NaN.
     log_likelihood = jnp.where(jnp.isfinite(log_z), -loss, log_z)

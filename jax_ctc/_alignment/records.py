@@ -31,7 +31,8 @@ class CTCAlignment:
     """The most probable path, and where it puts each label.
 
     Attributes:
-        tokens: [..., T] int32, class of each frame, blanks included, padded with -1.
+        tokens: [..., T] int32, class of each frame, blanks included, padded with -1;
+            `wildcard_id` where a wildcard takes it.
         log_prob: [...] float, nats, log-probability of that one path.
         start: [..., U] int32, first frame of each label, -1 where there is none.
         end: [..., U] int32, the frame after its last, -1 where there is none.

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_ctc import _recursion
-from jax_ctc._alignment.paths import live_frames, log_probs_along, tokens_of, total_of
+from jax_ctc._alignment.paths import live_frames, read_along, total_of
 from jax_ctc._alignment.records import CTCSamples
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.options import check_count, check_key
+from jax_ctc._lattice.needed import opened
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import vary_alike
@@ -27,6 +28,9 @@ def sample_alignments(
     *,
     num_samples: Index,
     blank_id: Index = 0,
+    inputs: Option = "logits",
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
 ) -> CTCSamples:
     r"""Paths drawn from P(path | labels), independently and exactly.
 
@@ -46,17 +50,22 @@ def sample_alignments(
         label_lengths: [...] integer labels, 0..U. Default: all U.
         num_samples: paths per utterance, at least 1. Static.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
 
     Returns:
         CTCSamples: tokens [..., num_samples, T] int32, the class of each frame, padded
-        with -1; log_prob [..., num_samples] float32 (float64 for float64 logits), nats,
-        of each path. Less the log-likelihood of the labels it is the log-probability
+        with -1, and `wildcard_id` where a wildcard takes it; log_prob
+        [..., num_samples] float32 (float64 for float64 logits), nats, of each path.
+        Less the log-likelihood of the labels it is the log-probability
         of having drawn that path. Its derivative is that of the path's probability,
         the path held fixed, as score-function estimators need it.
 
     Raises:
         ValueError: ranks or shapes disagree, `blank_id` is not a class, `num_samples`
-            is below 1, or `key` is more than one key.
+            is below 1, `key` is more than one key, or `inputs` has an unknown value.
         TypeError: a dtype is wrong, `key` is no key, or an option is traced.
 
     Status:
@@ -87,7 +96,14 @@ def sample_alignments(
     checked_key = check_key(key)
     count = check_count(num_samples, name="num_samples")
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
+        wildcard_id=wildcard_id,
+        wildcard_log_prob=wildcard_log_prob,
     )
     return _sample(spec, count, checked_key, batch)
 
@@ -95,7 +111,7 @@ def sample_alignments(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sample(spec: Spec, num_samples: int, key: jax.Array, batch: Batch) -> CTCSamples:
     """Draw states, then read their classes and probabilities."""
-    problem, _ = pose(spec, batch)
+    problem, _, wildcards = pose(spec, batch)
     num_frames = batch.scores.shape[-2]
     batch_size, padded_frames, _ = problem.scores.shape
     uniforms = jax.random.uniform(
@@ -105,18 +121,19 @@ def _sample(spec: Spec, num_samples: int, key: jax.Array, batch: Batch) -> CTCSa
     )
     uniforms, *varied = vary_alike(uniforms, *problem)
     problem = Problem(*varied)
+    fixed = lax.stop_gradient((problem, wildcards))
+    small, shift = opened(*fixed, normalise=spec.normalise)
     log_value, states = _recursion.read(
         spec.implementation,
         "sample_paths",
-        lax.stop_gradient(problem),
+        small,
         uniforms,
-        normalise=spec.normalise,
+        normalise=spec.normalise and shift is None,
     )
     states = jnp.transpose(states[:num_frames], (1, 2, 0))  # [B, N, T]
-    scores = problem.scores[:, :num_frames]
     is_live = live_frames(problem, log_value, num_frames)
-    tokens = tokens_of(states, problem, is_live)
-    log_prob = total_of(log_probs_along(scores, tokens, is_live), log_value)
+    tokens, along = read_along(states, problem, small, wildcards, is_live, spec)
+    log_prob = total_of(along, log_value)
     leading = batch.scores.shape[:-2]
     return CTCSamples(
         tokens=tokens.reshape(*leading, num_samples, num_frames),

@@ -9,9 +9,12 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._alignment.records import CTCAlignment
-from jax_ctc._checks.given import Number, Option, Vocabulary
+from jax_ctc._checks.given import Index, Number, Option, Vocabulary
+from jax_ctc._checks.options import check_wildcard_id
 from jax_ctc._checks.vocabularies import check_texts, piece, text_of
 from jax_ctc._decoding.records import BeamHypotheses, Hypotheses, SettledLabels
+
+WILDCARD = "*"  # its text
 
 
 class TokenSpan(NamedTuple):
@@ -45,6 +48,7 @@ def token_spans(
     vocabulary: Vocabulary | None = None,
     separator: Option | None = None,
     offset: Number = 0.0,
+    wildcard_id: Index | None = None,
 ) -> list[list[TokenSpan]]:
     """List the labels of each utterance, or hypothesis, with their times in seconds.
 
@@ -62,13 +66,15 @@ def token_spans(
             that end with it; "</w>" where it ends with them. A word's score is the mean
             over its frames. Default: none.
         offset: seconds added to all times: where in the recording the frames begin.
+        wildcard_id: what the alignment was told. Its spans have the text "*", where
+            there is a vocabulary, and are words of their own. Default: none.
 
     Returns:
         One list per utterance, in row-major order, of (label, start, end, score); an
         empty list where it was flagged or has no labels. One utterance without batch
         axes gives a list with one list in it. Of a beam search one list for each of its
         N hypotheses, those of an utterance side by side; their scores are the
-        confidences.
+        confidences. A wildcard that took no frame has no span.
 
     Raises:
         TypeError: `alignment` is traced, or nothing that has times; `vocabulary` is
@@ -89,6 +95,7 @@ def token_spans(
         [('a', 0.1, 0.3), ('b', 0.4, 0.5)]
     """
     rate, offset = _check_rate(frame_rate), _check_offset(offset)
+    wildcard = check_wildcard_id(wildcard_id)
     if separator is not None and (
         vocabulary is None or not isinstance(separator, str) or separator == ""
     ):
@@ -100,15 +107,21 @@ def token_spans(
         check_texts(vocabulary)
     rows = []
     for labels, start, end, score in _utterances(alignment):
+        is_wild = [bool(label == wildcard) for label in labels]
         spans = [
             TokenSpan(
-                _text(label, vocabulary), offset + s / rate, offset + e / rate, float(p)
+                WILDCARD
+                if wild and vocabulary is not None
+                else _text(label, vocabulary),
+                offset + s / rate,
+                offset + e / rate,
+                float(p),
             )
-            for label, s, e, p in zip(
-                labels, start.tolist(), end.tolist(), score, strict=True
+            for label, wild, s, e, p in zip(
+                labels, is_wild, start.tolist(), end.tolist(), score, strict=True
             )
         ]
-        rows.append(spans if separator is None else _words(spans, separator))
+        rows.append(spans if separator is None else _words(spans, is_wild, separator))
     return rows
 
 
@@ -159,7 +172,7 @@ def _utterances(found: Any) -> Iterator[tuple[np.ndarray, ...]]:
     fields = tuple(np.asarray(x) for x in (labels, found.start, found.end, score))
     for index in np.ndindex(fields[0].shape[:-1]):
         labels, start, end, score = (field[index] for field in fields)
-        is_label = start >= 0
+        is_label = (start >= 0) & (end > start)  # a wildcard may be empty
         start = start[is_label]
         labels = labels[start] if is_aligned else labels[is_label]  # tokens: by frames
         yield labels, start, end[is_label], score[is_label]
@@ -170,10 +183,15 @@ def _text(token: Any, vocabulary: Any) -> int | str:
     return int(token) if vocabulary is None else text_of(token, vocabulary)
 
 
-def _words(spans: list[TokenSpan], separator: str) -> list[TokenSpan]:
+def _words(
+    spans: list[TokenSpan], is_wild: list[bool], separator: str
+) -> list[TokenSpan]:
     """Join the pieces of each word."""
     words: list[list[TokenSpan]] = [[]]
-    for span in spans:
+    for span, wild in zip(spans, is_wild, strict=True):
+        if wild:
+            words += [[span], []]
+            continue
         one = piece(str(span.label), separator)
         if one.begins:
             words.append([])

@@ -8,20 +8,23 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc import _recursion
+from jax_ctc._alignment.as_given import alignment_as_given
 from jax_ctc._alignment.paths import (
     PADDING,
     live_frames,
-    log_probs_along,
-    tokens_of,
+    place_in,
+    read_along,
+    taken,
     total_of,
 )
 from jax_ctc._alignment.records import CTCAlignment
 from jax_ctc._checks.arrays import Batch
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
+from jax_ctc._lattice.needed import opened
 from jax_ctc._lattice.pose import Spec, pose, prepare
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside, positions
-from jax_ctc._numbers.sizes import Size, is_open
+from jax_ctc._numbers.sizes import Size
 
 
 def ctc_align(
@@ -31,11 +34,14 @@ def ctc_align(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
 ) -> CTCAlignment:
     r"""The most probable path that says the labels, and each label's frames in it.
 
     `...` any leading batch axes, T frames, V classes including blank, U labels. With
-    p_t = softmax(logits[t]),
+    p_t = softmax(logits[t]), or exp(log_probs[t]),
 
         tokens   = argmax_{paths that collapse to labels} prod_t p_t(path_t)
         score[n] = mean over start[n] <= t < end[n] of p_t(labels[n])
@@ -51,6 +57,10 @@ def ctc_align(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
 
     Returns:
         CTCAlignment: tokens [..., T] int32, the class of each frame, padded with -1;
@@ -58,12 +68,16 @@ def ctc_align(
         exclusive, -1 for padded labels; score [..., U] in 0..1, the mean probability of
         the label over its frames, 0 for padded labels. A probability rather than a
         posterior: a posterior is given the labels, and puts each of them somewhere even
-        where the transcript is wrong. Floats are float32 (float64 for
-        float64 logits). `log_prob` and `score` are re-read from the logits along the
-        path, and so are their derivatives, the path held fixed.
+        where the transcript is wrong. A wildcard has the frames that it took, from the
+        first to the last: there tokens are `wildcard_id`, and its score is 0. It is
+        empty, start = end, where it took none, and where it follows another one.
+        Floats are float32 (float64 for float64 logits). `log_prob` and `score` are
+        re-read from the logits along the path, and so are their derivatives, the path
+        held fixed.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -98,7 +112,14 @@ def ctc_align(
         speech recognition", SPECOM 2020, https://arxiv.org/abs/2007.09127.
     """
     spec, batch = prepare(
-        logits, labels, logit_lengths, label_lengths, blank_id=blank_id
+        logits,
+        labels,
+        logit_lengths,
+        label_lengths,
+        blank_id=blank_id,
+        inputs=inputs,
+        wildcard_id=wildcard_id,
+        wildcard_log_prob=wildcard_log_prob,
     )
     return _align(spec, batch)
 
@@ -106,19 +127,25 @@ def ctc_align(
 @functools.partial(jax.jit, static_argnums=0)
 def _align(spec: Spec, batch: Batch) -> CTCAlignment:
     """Find the best states, then read their classes, spans and probabilities."""
-    problem, _ = pose(spec, batch)
+    problem, _, wildcards = pose(spec, batch)
     num_frames = batch.scores.shape[-2]
+    fixed = lax.stop_gradient((problem, wildcards))
+    small, shift = opened(*fixed, normalise=spec.normalise)
     log_value, states = _recursion.read(
         spec.implementation,
         "best_path",
-        lax.stop_gradient(problem),
-        normalise=spec.normalise,
+        small,
+        normalise=spec.normalise and shift is None,
     )
     states = states[:num_frames].T  # [B, T]
     is_live = live_frames(problem, log_value, num_frames)
-    tokens = tokens_of(states[:, None], problem, is_live)  # [B, 1, T]
-    log_probs = log_probs_along(problem.scores[:, :num_frames], tokens, is_live)
+    tokens, log_probs = read_along(
+        states[:, None], problem, small, wildcards, is_live, spec
+    )
     alignment = describe(problem, log_value, states, tokens, log_probs, is_live)
+    if wildcards is not None:
+        is_taken = taken(states[:, None], small, wildcards, is_live)[:, 0]
+        alignment = alignment_as_given(alignment, problem, wildcards, states, is_taken)
     leading = batch.scores.shape[:-2]
     return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), alignment)
 
@@ -159,18 +186,10 @@ def _spans(
     states = jnp.where(is_live, states, 2 * num_labels + 2)  # beyond every label
 
     def utterance(states: Int[Array, " T"]) -> tuple:
-        find = functools.partial(_place_in, states)
+        find = functools.partial(place_in, states)
         return find(label), find(label + 1)
 
     return jax.vmap(utterance)(states)
-
-
-def _place_in(rising: Int[Array, " T"], limits: Int[Array, " U"]) -> Int[Array, " U"]:
-    """Return how many numbers of a row that rises lie below each limit."""
-    if is_open(*rising.shape):  # JAX's search by halves has to know in how many steps
-        is_below = rising[None, :] < limits[:, None]
-        return jnp.sum(is_below, axis=1, dtype=jnp.int32)
-    return jnp.searchsorted(rising, limits).astype(jnp.int32)
 
 
 def mean_over_spans(

@@ -34,9 +34,10 @@ class Batch(NamedTuple):
     labels: Checked  # [..., U] integer
     logit_lengths: Checked | None  # [...] integer; None: all frames
     label_lengths: Checked | None  # [...] integer; None: all labels
+    wildcard_log_prob: Checked | None = None  # one float; None: no label is a wildcard
 
     # The axes of each field, a letter each; a dot: all leading ones.
-    AXES = (".TV", ".U", ".", ".")
+    AXES = (".TV", ".U", ".", ".", "")
 
 
 def check_inputs(

@@ -22,9 +22,10 @@ class HeadBatch(NamedTuple):
     labels: Checked  # [..., U] integer
     logit_lengths: Checked | None  # [...] integer; None: all frames
     label_lengths: Checked | None  # [...] integer; None: all labels
+    wildcard_log_prob: Checked | None = None  # one float; None: no label is a wildcard
 
     # The axes of each field, a letter each; a dot: all leading ones.
-    AXES = (".TD", "DV", "V", ".U", ".", ".")
+    AXES = (".TD", "DV", "V", ".U", ".", ".", "")
 
 
 class How(NamedTuple):

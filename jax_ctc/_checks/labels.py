@@ -25,6 +25,22 @@ def narrow(integers: Integer[Array, "..."]) -> Int[Array, "..."]:
     return jnp.clip(integers, low, high).astype(jnp.int32)
 
 
+def is_wildcard(labels: Any, label_lengths: Any, wildcard_id: int) -> Any:
+    """Mark the labels inside the length that stand for anything: [..., U]."""
+    place = _arange(0, labels.shape[-1])
+    place = place.reshape((1,) * (labels.ndim - 1) + place.shape)
+    return (labels == wildcard_id) & (place < label_lengths[..., None])
+
+
+def to_the_left(xp: Any, labels: Any, is_out: Any) -> Any:
+    """Return the labels [..., U] in order, those that are out after all others."""
+    num_labels = labels.shape[-1]
+    place = _arange(0, num_labels)
+    place = place.reshape((1,) * (labels.ndim - 1) + place.shape)
+    order = (place + num_labels * is_out.astype(np.int32)).argsort(axis=-1)
+    return xp.take_along_axis(labels, order, axis=-1)
+
+
 def needed_frames(labels: Any, label_lengths: Any) -> Any:
     """Count labels plus adjacent repeats, the frames of the shortest path.
 
@@ -33,11 +49,15 @@ def needed_frames(labels: Any, label_lengths: Any) -> Any:
     """
     repeats = labels[..., 1:] == labels[..., :-1]
     # Of a row of U - 1 pairs, pair n is inside the length if label n + 1 is.
-    arange = jnp.arange if is_open(labels.shape[-1]) else np.arange
-    position = arange(1, labels.shape[-1], dtype=np.int32)
+    position = _arange(1, labels.shape[-1])
     position = position.reshape((1,) * (labels.ndim - 1) + position.shape)
     repeats = repeats & (position < label_lengths[..., None])
     return label_lengths + repeats.sum(-1, dtype=label_lengths.dtype)
+
+
+def _arange(start: int, stop: Size) -> Any:
+    arange = jnp.arange if is_open(stop) else np.arange
+    return arange(start, stop, dtype=np.int32)
 
 
 def status_of_labels(

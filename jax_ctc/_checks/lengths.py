@@ -3,6 +3,7 @@
 Lengths, not paddings, are the truth in this library. Padding is on the right.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -10,13 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_ctc._checks.arrays import check_labels, check_lengths
-from jax_ctc._checks.given import ArrayLike
-from jax_ctc._checks.labels import is_within, narrow, needed_frames
+from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.labels import (
+    is_wildcard,
+    is_within,
+    narrow,
+    needed_frames,
+    to_the_left,
+)
+from jax_ctc._checks.options import check_wildcard_id
 
 _NEVER = np.iinfo(np.int32).max
 
 
-def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) -> Any:
+def minimum_frames(
+    labels: ArrayLike,
+    label_lengths: ArrayLike | None = None,
+    *,
+    wildcard_id: Index | None = None,
+) -> Any:
     """Count the frames of the shortest path: labels plus adjacent repeats.
 
     U labels. A label equal to the one before it needs a blank in between, and so one
@@ -26,13 +39,15 @@ def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) ->
         labels: [..., U] integer class ids. NumPy stays on the host, for filters in a
             data pipeline; JAX arrays may be traced.
         label_lengths: [...] integer, valid labels per utterance. Default: all.
+        wildcard_id: the label that stands for anything, as in `ctc_loss`: it takes no
+            frame, but equal labels on its two sides need one between them. Static.
 
     Returns:
         [...] int32 frames, NumPy for NumPy (or list) and JAX for JAX; 2**31 - 1, more
         than any utterance has, where label_lengths is negative or beyond U.
 
     Raises:
-        TypeError: labels or lengths are not integers.
+        TypeError: labels, lengths or `wildcard_id` are not integers.
         ValueError: ranks or shapes disagree.
 
     Example:
@@ -41,30 +56,40 @@ def minimum_frames(labels: ArrayLike, label_lengths: ArrayLike | None = None) ->
         array([3, 5], dtype=int32)
         >>> jax_ctc.minimum_frames([[1, 2, 3], [1, 1, 1]], [0, 2])
         array([0, 3], dtype=int32)
+        >>> jax_ctc.minimum_frames([[1, 9, 2], [1, 9, 1]], wildcard_id=9)
+        array([2, 3], dtype=int32)
     """
     is_jax = _is_jax(labels) or _is_jax(label_lengths)
     ids = check_labels(labels)
     lengths = check_lengths(
         label_lengths, ids.shape[:-1], name="label_lengths", of="labels"
     )
+    wildcard = check_wildcard_id(wildcard_id)
     if is_jax:
-        return _minimum_frames_on_device(ids, lengths)
-    return _minimum_frames(np, ids, lengths)
+        return _minimum_frames_on_device(wildcard, ids, lengths)
+    return _minimum_frames(np, wildcard, ids, lengths)
 
 
-def _minimum_frames(xp: Any, ids: Any, lengths: Any) -> Any:
+def _minimum_frames(xp: Any, wildcard_id: int | None, ids: Any, lengths: Any) -> Any:
     if lengths is None:
         lengths = xp.full(ids.shape[:-1], ids.shape[-1], np.int32)
     # Of one or two bytes they would overflow when they are counted, and wrap round.
     lengths = lengths.astype(np.int64) if xp is np else narrow(lengths)
     is_good = is_within(lengths, ids.shape[-1])
+    if wildcard_id is not None:
+        ids = ids.astype(np.int64) if xp is np else narrow(ids)
+        is_out = is_wildcard(ids, lengths, wildcard_id)
+        ids = to_the_left(xp, ids, is_out)
+        lengths = lengths - is_out.sum(-1, dtype=lengths.dtype)
     frames = needed_frames(ids, xp.where(is_good, lengths, 0))
     return xp.where(is_good, frames, np.int32(_NEVER)).astype(np.int32)
 
 
-@jax.jit
-def _minimum_frames_on_device(ids: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    return _minimum_frames(jnp, ids, lengths)
+@functools.partial(jax.jit, static_argnums=0)
+def _minimum_frames_on_device(
+    wildcard_id: int | None, ids: jax.Array, lengths: jax.Array | None
+) -> jax.Array:
+    return _minimum_frames(jnp, wildcard_id, ids, lengths)
 
 
 def lengths_from_paddings(paddings: ArrayLike) -> Any:

@@ -11,6 +11,8 @@ from jax.core import Tracer
 from jax_ctc._checks.given import Option
 from jax_ctc._checks.host import native
 
+_INT32 = np.iinfo(np.int32)
+
 
 def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
     """Return the blank as a Python int inside the classes, or raise.
@@ -34,20 +36,20 @@ def check_blank_id(blank_id: Any, num_classes: int | None) -> int:
     return index
 
 
-def check_int(blank_id: Any) -> int:
-    """Return the blank as a Python int, a class or not, or raise."""
-    if isinstance(blank_id, Tracer):
+def check_int(value: Any, *, name: str = "blank_id") -> int:
+    """Return an id as a Python int, a class or not, or raise."""
+    if isinstance(value, Tracer):
         raise TypeError(
-            "`blank_id` must be a Python int, known when the function is traced; got a"
+            f"`{name}` must be a Python int, known when the function is traced; got a"
             " traced array. Mark it static (jax.jit static_argnames) or close over it"
         )
     try:
-        if isinstance(blank_id, bool | np.bool):
+        if isinstance(value, bool | np.bool):
             raise TypeError
-        return operator.index(blank_id)
+        return operator.index(value)
     except TypeError:
         raise TypeError(
-            f"`blank_id` must be an int; got {blank_id!r} ({type(blank_id).__name__})"
+            f"`{name}` must be an int; got {value!r} ({type(value).__name__})"
         ) from None
 
 
@@ -111,6 +113,67 @@ def check_key(key: Any) -> jax.Array:
             " whole batch; to give each utterance its own, use jax.vmap"
         )
     return jnp.asarray(key)
+
+
+def is_logits(inputs: Option) -> bool:
+    """Tell scores that are to be normalised from log-probabilities, or raise."""
+    return check_option(inputs, ("logits", "log_probs"), name="inputs") == "logits"
+
+
+def check_wildcard_id(wildcard_id: Any, blank_id: int | None = None) -> int | None:
+    """Return the label that stands for anything, or None, or raise."""
+    if wildcard_id is None:
+        return None
+    index = check_int(wildcard_id, name="wildcard_id")
+    if index == blank_id:
+        raise ValueError(
+            f"`wildcard_id` must be another number than `blank_id`; got {index} for"
+            " both. Pass one that is no class, such as V"
+        )
+    if not _INT32.min < index < _INT32.max:
+        raise ValueError(f"`wildcard_id` must fit into 32 bits; got {index}")
+    return index
+
+
+def check_number(value: Any, *, name: str) -> Any:
+    """Return a float on the device, traced or not, or raise."""
+    array = _as_number(value, name)
+    # Said aloud: a call of arrays on the device makes no transfer that a guard forbids.
+    return array if isinstance(array, Tracer | jax.Array) else jax.device_put(array)
+
+
+def _as_number(value: Any, name: str) -> Any:
+    """Return a float, on the host if it came from there, or raise."""
+    if isinstance(value, Tracer | jax.Array):
+        array = value
+    else:
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError):
+            array = np.asarray(None)
+    is_number = array.dtype != bool and (
+        jnp.issubdtype(array.dtype, jnp.floating)
+        or jnp.issubdtype(array.dtype, jnp.integer)
+    )
+    if not is_number or array.shape != ():
+        raise TypeError(
+            f"`{name}` must be one number, which may be traced; got {value!r}"
+        )
+    return array.astype(np.float32) if array.dtype != jnp.float64 else array
+
+
+def check_wildcard_log_prob(value: Any, wildcard_id: int | None) -> Any:
+    """Return what a wildcard costs in each frame; None where there is no wildcard."""
+    number = _as_number(value, "wildcard_log_prob")
+    is_known = not isinstance(number, Tracer | jax.Array)
+    if is_known and (np.isnan(number) or number == np.inf):
+        raise ValueError(
+            "`wildcard_log_prob` must be a finite number of nats, or -inf, with which a"
+            f" wildcard is a blank; got {value!r}"
+        )
+    if wildcard_id is None:
+        return None
+    return check_number(number, name="wildcard_log_prob")
 
 
 def check_option(value: Option, choices: tuple[Any, ...], *, name: str) -> Any:

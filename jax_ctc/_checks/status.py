@@ -22,6 +22,7 @@ class Status(enum.IntFlag):
     BAD_LENGTH = 8
     NONFINITE_LOGITS = 16
     ZERO_PROBABILITY = 32
+    BAD_GRAPH = 64
 
 
 _SENTENCES = {
@@ -50,6 +51,12 @@ _SENTENCES = {
     Status.ZERO_PROBABILITY: (
         "ZERO_PROBABILITY: there are enough frames, but every path needs a class whose"
         " logit is -inf there; check the masks on the logits"
+    ),
+    Status.BAD_GRAPH: (
+        "BAD_GRAPH: an open arc of the graph comes from or leads to a state outside"
+        " 0..S-1, or emits a class outside 0..V-1; arcs that pad need log_weight -inf;"
+        " ctc_graph marks so a label that is the blank or negative, and a length"
+        " outside 0..U"
     ),
 }
 _KNOWN_BITS = int(sum(_SENTENCES))

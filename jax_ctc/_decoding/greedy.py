@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float, Int
 from jax_ctc._alignment.paths import PADDING
 from jax_ctc._alignment.viterbi import mean_over_spans
 from jax_ctc._checks.arrays import check_lengths, check_scores
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.labels import bit, is_within, narrow
-from jax_ctc._checks.options import check_blank_id
+from jax_ctc._checks.options import check_blank_id, is_logits
 from jax_ctc._checks.status import Status
 from jax_ctc._decoding.records import Hypotheses
 from jax_ctc._lattice import normaliser
-from jax_ctc._lattice.pose import or_full
+from jax_ctc._lattice.pose import Spec, or_full
 from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 
@@ -28,6 +28,7 @@ def greedy_decode(
     logit_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    inputs: Option = "logits",
 ) -> Hypotheses:
     r"""Labels on the single most probable path, and that path's log-probability.
 
@@ -35,12 +36,14 @@ def greedy_decode(
 
         path_t   = argmax_v logits[t, v]             (the first of equals)
         labels   = path, repeats merged, then blanks dropped
-        log_prob = sum_t log softmax(logits[t])[path_t]
+        log_prob = sum_t log softmax(logits[t])[path_t]      (log_probs: as they are)
 
     Args:
         logits: [..., T, V] float32, float64, bfloat16 or float16.
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         blank_id: the blank class, 0..V-1. Static.
+        inputs: "logits", which are normalised; or "log_probs", taken as they are, with
+            a prior, a penalty or a mask in them if you like. Static.
 
     Returns:
         Hypotheses: labels [..., T] int32 padded with -1, lengths [...] int32,
@@ -52,7 +55,8 @@ def greedy_decode(
         differentiable, the path held fixed.
 
     Raises:
-        ValueError: ranks or shapes disagree, or `blank_id` is not a class.
+        ValueError: ranks or shapes disagree, `blank_id` is not a class, or `inputs` has
+            an unknown value.
         TypeError: a dtype is wrong, or `blank_id` is traced.
 
     Status:
@@ -80,12 +84,13 @@ def greedy_decode(
     lengths = check_lengths(
         logit_lengths, scores.shape[:-2], name="logit_lengths", of="logits"
     )
-    return _greedy(check_blank_id(blank_id, scores.shape[-1]), scores, lengths)
+    spec = Spec(check_blank_id(blank_id, scores.shape[-1]), normalise=is_logits(inputs))
+    return _greedy(spec, scores, lengths)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _greedy(
-    blank_id: int, logits: Float[Array, "... T V"], lengths: Int[Array, "..."] | None
+    spec: Spec, logits: Float[Array, "... T V"], lengths: Int[Array, "..."] | None
 ) -> Hypotheses:
     *leading, num_frames, num_classes = logits.shape
     batch = math.prod(leading)
@@ -94,13 +99,14 @@ def _greedy(
     lengths = narrow(or_full(lengths, leading, num_frames)).reshape(batch)
     is_live = is_inside(lengths, num_frames)  # [B, T]
     path = jnp.argmax(logits, axis=-1).astype(jnp.int32)  # [B, T]
-    log_prob = _log_prob(jnp.where(is_live[..., None], logits, 0), path)  # [B, T]
+    scores = jnp.where(is_live[..., None], logits, 0)
+    log_prob = _log_prob(scores, path, normalise=spec.normalise)  # [B, T]
     total = jnp.sum(jnp.where(is_live, log_prob, 0), axis=-1)
     status = bit(Status.BAD_LENGTH, ~is_within(lengths, num_frames))
     status = status | bit(Status.NONFINITE_LOGITS, jnp.isnan(total))
 
     is_first = _first_of_run(path)
-    is_kept = is_first & (path != blank_id) & is_live & (status == 0)[:, None]
+    is_kept = is_first & (path != spec.blank_id) & is_live & (status == 0)[:, None]
     start, count = _to_the_left(is_kept), jnp.sum(is_kept, axis=-1, dtype=jnp.int32)
     end = _at(_ends_of_runs(path, is_live), start, PADDING)
     is_label = start >= 0
@@ -118,11 +124,13 @@ def _greedy(
 
 
 def _log_prob(
-    logits: Float[Array, "B T V"], path: Int[Array, "B T"]
+    scores: Float[Array, "B T V"], path: Int[Array, "B T"], *, normalise: bool
 ) -> Float[Array, "B T"]:
-    """Return log softmax along the path; NaN if a frame is bad."""
-    best = jnp.take_along_axis(logits, path[..., None], axis=-1)[..., 0]  # [B, T]
-    here = normaliser.of(logits)
+    """Return log p along the path; NaN if a frame is bad."""
+    best = jnp.take_along_axis(scores, path[..., None], axis=-1)[..., 0]  # [B, T]
+    if not normalise:  # the best is infinite, or NaN, exactly where a frame is bad
+        return jnp.where(jnp.isfinite(best), best, jnp.nan)
+    here = normaliser.of(scores)
     return (best - here.peak) - jnp.log1p(here.rest)
 
 

@@ -15,7 +15,6 @@ from jax_ctc import _recursion
 from jax_ctc._alignment.paths import live_frames, log_probs_along, tokens_of
 from jax_ctc._alignment.viterbi import describe
 from jax_ctc._lattice.problem import Problem, build
-from jax_ctc._numbers.precision import accumulator
 
 
 class Nbest(NamedTuple):
@@ -69,7 +68,9 @@ def times(nbest: Nbest, *, blank_id: int, normalise: bool) -> Times:
         states = states[:num_frames].T  # [B, T]
         is_live = live_frames(problem, log_value, num_frames)
         tokens = tokens_of(states[:, None], problem, is_live)  # [B, 1, T]
-        log_probs = _along(problem.scores, tokens, is_live, normalise)
+        log_probs = log_probs_along(
+            problem.scores, tokens, is_live, normalise=normalise
+        )
         found = describe(problem, log_value, states, tokens, log_probs, is_live)
         confidence = jnp.where(found.start >= 0, found.score, 0)
         return Times(found.start, found.end, confidence)
@@ -100,18 +101,3 @@ def _of_each(nbest: Nbest, blank_id: int, reading: Callable[[Problem], Any]) -> 
         found = one(*(x[:, 0] for x in sequences))
         return jax.tree.map(lambda x: x[:, None], found)
     return jax.vmap(one, in_axes=1, out_axes=1)(*sequences)
-
-
-def _along(
-    scores: Float[Array, "B T V"],
-    tokens: Int[Array, "B 1 T"],
-    is_live: Bool[Array, "B T"],
-    normalise: bool,
-) -> Float[Array, "B 1 T"]:
-    """Return log p of the token of each frame; 0 where there is none."""
-    if normalise:
-        return log_probs_along(scores, tokens, is_live)
-    place = jnp.maximum(tokens[:, 0, :, None], 0)
-    score = jnp.take_along_axis(scores, place, axis=2, mode="promise_in_bounds")
-    score = score[:, None, :, 0].astype(accumulator(scores.dtype))
-    return jnp.where(is_live[:, None], score, 0)

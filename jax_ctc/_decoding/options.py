@@ -3,12 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._checks.given import ArrayLike
-from jax_ctc._checks.options import check_blank_id, check_count, check_option
+from jax_ctc._checks.options import check_blank_id, check_count, check_number, is_logits
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.search import Plan
 
@@ -55,8 +54,7 @@ def check_options(
     plan = Plan(
         blank_id=check_blank_id(blank_id, num_classes),
         width=width,
-        normalise=check_option(inputs, ("logits", "log_probs"), name="inputs")
-        == "logits",
+        normalise=is_logits(inputs),
         max_labels=(
             None if max_labels is None else check_count(max_labels, name="max_labels")
         ),
@@ -103,7 +101,7 @@ def check_guide(
 ) -> Guide:
     """Return what the search goes by besides the scores, or raise."""
     models, weights = [], []
-    weight = _check_number(lm_weight, "lm_weight")
+    weight = check_number(lm_weight, name="lm_weight")
     if language_model is not None:
         model = _check_model(language_model, "language_model", "NGram.from_arpa")
         models.append(_check_classes(model, "language_model", num_classes))
@@ -112,7 +110,7 @@ def check_guide(
         model = _check_model(hotwords, "hotwords", "Hotwords.from_phrases")
         models.append(_check_classes(model, "hotwords", num_classes))
         weights.append(jax.device_put(np.float32(1)))
-    bonus = _check_number(label_bonus, "label_bonus")
+    bonus = check_number(label_bonus, name="label_bonus")
     return Guide(tuple(models), tuple(weights), bonus)
 
 
@@ -136,25 +134,3 @@ def _check_classes(model: Any, name: str, num_classes: int | None) -> Any:
             f" with, but the scores have V={num_classes}"
         )
     return model
-
-
-def _check_number(value: Any, name: str) -> Any:
-    """Return a float, traced or not, or raise."""
-    if isinstance(value, Tracer | jax.Array):
-        array = value
-    else:
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError):
-            array = np.asarray(None)
-    is_number = array.dtype != bool and (
-        jnp.issubdtype(array.dtype, jnp.floating)
-        or jnp.issubdtype(array.dtype, jnp.integer)
-    )
-    if not is_number or array.shape != ():
-        raise TypeError(
-            f"`{name}` must be one number, which may be traced; got {value!r}"
-        )
-    array = array.astype(np.float32) if array.dtype != jnp.float64 else array
-    # Said aloud: a call of arrays on the device makes no transfer that a guard forbids.
-    return array if isinstance(array, Tracer | jax.Array) else jax.device_put(array)

@@ -18,6 +18,8 @@ def diagnose(
     blank_id: Index = 0,
     inputs: Option = "logits",
     vocabulary: Vocabulary | None = None,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
 ) -> Report:
     """Name the most likely reason why the loss of a batch is wrong, with its evidence.
 
@@ -41,6 +43,9 @@ def diagnose(
             `ctc_loss_from_log_probs`.
         vocabulary: V strings, the names of the classes, or a mapping from ids to names;
             for reading only.
+        wildcard_id: what the loss was told. Transcripts with wildcards are in the table
+            and have their status; causes are looked for in the others.
+        wildcard_log_prob: what the loss was told.
 
     Returns:
         Report: `findings`, the likeliest cause first, `utterances`, a table, and
@@ -74,6 +79,8 @@ def diagnose(
         blank_id=blank_id,
         inputs=inputs,
         vocabulary=vocabulary,
+        wildcard_id=wildcard_id,
+        wildcard_log_prob=wildcard_log_prob,
     )
     numbers = rows(given)
     count, frames, classes = given.scores.shape

@@ -9,8 +9,13 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._checks.arrays import check_inputs
-from jax_ctc._checks.labels import narrow
-from jax_ctc._checks.options import check_blank_id, check_option
+from jax_ctc._checks.labels import is_wildcard, is_within, narrow, to_the_left
+from jax_ctc._checks.options import (
+    check_blank_id,
+    check_option,
+    check_wildcard_id,
+    check_wildcard_log_prob,
+)
 from jax_ctc._checks.vocabularies import check_vocabulary
 from jax_ctc._numbers.precision import accumulator
 
@@ -20,11 +25,22 @@ _NAMES = ("logits", "labels", "logit_lengths", "label_lengths")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Holes:
+    """Transcripts with wildcards, as they were passed."""
+
+    labels: np.ndarray  # [B, U] int32
+    label_lengths: np.ndarray  # [B] int32
+    has_some: np.ndarray  # [B] bool
+    wildcard_id: int
+    log_prob: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Given:
     """What the caller passed, as host arrays; leading axes flattened row-major."""
 
     scores: np.ndarray  # [B, T, V] float32
-    labels: np.ndarray  # [B, U] int32
+    labels: np.ndarray  # [B, U] int32, wildcards taken out
     logit_lengths: np.ndarray  # [B] int32
     label_lengths: np.ndarray  # [B] int32
     blank_id: int
@@ -32,6 +48,7 @@ class Given:
     is_half: bool  # is, or once was, in half precision: tolerances follow
     fractions: tuple[str, ...]  # names of lengths that were shares of the whole
     names: tuple[str, ...] | None  # [V] what each class is called
+    holes: Holes | None = None  # None: no label is a wildcard
 
     def spell(self, labels: Any) -> str:
         """Write labels as text."""
@@ -40,6 +57,31 @@ class Given:
             return " ".join(map(str, ids))
         known = [self.names[i] if 0 <= i < len(self.names) else f"<{i}>" for i in ids]
         return ("" if all(len(name) <= 1 for name in self.names) else " ").join(known)
+
+    def transcript(self, index: int) -> np.ndarray:
+        """Return the labels of one utterance, wildcards included."""
+        given = self.holes or self
+        return given.labels[index, : np.clip(given.label_lengths[index], 0, None)]
+
+    def spell_transcript(self, index: int) -> str:
+        """Write one utterance's labels as text, wildcards as "*"."""
+        labels = self.transcript(index).tolist()
+        if self.holes is None:
+            return self.spell(labels)
+        pieces, piece = [], []
+        for label in labels:
+            if label == self.holes.wildcard_id:
+                pieces += [self.spell(piece), "*"]
+                piece = []
+            else:
+                piece.append(label)
+        return " ".join(filter(None, [*pieces, self.spell(piece)]))
+
+    def only(self, who: np.ndarray) -> "Given":
+        """Return some utterances, none of which has a wildcard."""
+        arrays = ("scores", "labels", "logit_lengths", "label_lengths")
+        rows = {name: getattr(self, name)[who] for name in arrays}
+        return dataclasses.replace(self, holes=None, **rows)
 
     def name(self, label: int) -> str:
         """Write one class: its id, and its name where there is one."""
@@ -54,6 +96,8 @@ def read_batch(
     blank_id: Any,
     inputs: Any,
     vocabulary: Any,
+    wildcard_id: Any = None,
+    wildcard_log_prob: Any = 0.0,
 ) -> Given:
     """Raise on what no loss could take; bring the rest to the host.
 
@@ -83,13 +127,15 @@ def read_batch(
     num_classes = batch.scores.shape[-1]
     blank = check_blank_id(blank_id, num_classes)
     kind = check_option(inputs, ("logits", "log_probs"), name="inputs")
+    wildcard = check_wildcard_id(wildcard_id, blank)
+    log_prob = check_wildcard_log_prob(wildcard_log_prob, wildcard)
     num_frames, num_labels = batch.scores.shape[-2], batch.labels.shape[-1]
     utterances = int(np.prod(batch.scores.shape[:-2], dtype=np.int64))
     limit = np.finfo(np.float32).max
     wide = np.asarray(jax.device_get(batch.scores))
     if accumulator(wide.dtype) == np.float64:  # finite must stay finite in float32
         wide = np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide)
-    return Given(
+    given = Given(
         scores=wide.astype(np.float32).reshape(utterances, num_frames, num_classes),
         labels=_host(batch.labels).reshape(utterances, num_labels),
         logit_lengths=_lengths(batch.logit_lengths, utterances, num_frames),
@@ -99,6 +145,20 @@ def read_batch(
         is_half=batch.scores.dtype.itemsize == 2 or _was_half(wide),
         fractions=tuple(fractions),
         names=check_vocabulary(vocabulary, num_classes),
+    )
+    return given if wildcard is None else _parted(given, wildcard, float(log_prob))
+
+
+def _parted(given: Given, wildcard_id: int, log_prob: float) -> Given:
+    """Take the wildcards out of the labels; a length that is none stays as it is."""
+    labels, lengths = given.labels, given.label_lengths
+    is_wild = is_wildcard(labels, lengths, wildcard_id)
+    is_wild = is_wild & is_within(lengths, labels.shape[1])[:, None]
+    return dataclasses.replace(
+        given,
+        labels=to_the_left(np, labels, is_wild),
+        label_lengths=(lengths - is_wild.sum(1)).astype(np.int32),
+        holes=Holes(labels, lengths, is_wild.any(1), wildcard_id, log_prob),
     )
 
 

@@ -1,5 +1,6 @@
 """The examination: structure first, then rival readings, then the plain facts."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -19,7 +20,29 @@ _ROUNDS = 3
 
 
 def examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
-    """Return everything found, causes before symptoms; `status` [B] as passed."""
+    """Return everything found, causes before symptoms; `status` [B] as passed.
+
+    What a transcript with holes leaves out would be held against every reading of it:
+    of those only the status is told, and causes are looked for in the others.
+    """
+    if given.holes is None:
+        return _examine(given, status)
+    has_some = given.holes.has_some
+    whole = np.flatnonzero(~has_some)
+    found = [_renumbered(x, whole) for x in _examine(given.only(whole), status[whole])]
+    return *found, *facts.status_bits(given, np.where(has_some, status, 0), [])
+
+
+def _renumbered(finding: Finding, who: np.ndarray) -> Finding:
+    """Return a finding of some utterances by their numbers in the batch."""
+    evidence = dict(finding.evidence)
+    if "in_utterance" in evidence:
+        evidence["in_utterance"] = int(who[evidence["in_utterance"]])
+    utterances = tuple(int(who[number]) for number in finding.utterances)
+    return dataclasses.replace(finding, utterances=utterances, evidence=evidence)
+
+
+def _examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
     if given.scores.size == 0 or given.labels.size == 0:
         return tuple(facts.status_bits(given, status, []))
     is_usable = structure.usable(given)

@@ -1,5 +1,6 @@
 """The table: one utterance's row, mapped over the batch by `vmap`, compiled once."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -33,10 +34,17 @@ class Row(NamedTuple):
 
 def rows(given: Given) -> Row:
     """Return the numbers of every utterance, on the host."""
+    told, holes = given, given.holes
+    if holes is not None:
+        told = dataclasses.replace(
+            given, labels=holes.labels, label_lengths=holes.label_lengths
+        )
     of_batch = _rows(
         given.blank_id,
         given.inputs == "logits",
-        *(given.scores, given.labels, given.logit_lengths, given.label_lengths),
+        None if holes is None else holes.wildcard_id,
+        None if holes is None else holes.log_prob,
+        *(told.scores, told.labels, told.logit_lengths, told.label_lengths),
     )
     return Row(*(np.asarray(column) for column in of_batch))
 
@@ -60,7 +68,7 @@ def utterances(given: Given, row: Row) -> tuple[Utterance, ...]:
             blank_share=float(row.blank_share[b]),
             alignment_entropy=float(row.entropy[b]),
             best_path_share=float(row.best_path_share[b]),
-            labels=given.spell(given.labels[b, : counts[b]]),
+            labels=given.spell_transcript(b),
             decoded=given.spell(row.decoded[b, : row.num_decoded[b]]),
             status=names[b],
         )
@@ -68,31 +76,37 @@ def utterances(given: Given, row: Row) -> tuple[Utterance, ...]:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _rows(
     blank_id: int,
     normalise: bool,
+    wildcard_id: int | None,
+    log_prob: Any,
     scores: Float[Array, "B T V"],
     labels: Int[Array, "B U"],
     logit_lengths: Int[Array, " B"],
     label_lengths: Int[Array, " B"],
 ) -> Row:
+    options: dict[str, Any] = {"blank_id": blank_id}
+    if wildcard_id is not None:
+        options |= {"wildcard_id": wildcard_id, "wildcard_log_prob": log_prob}
+
     def row(*batch: jax.Array) -> Row:
         scores, _, frames, _ = batch
-        loss, status = ctc_loss_with_status(*batch, blank_id=blank_id)
+        loss, status = ctc_loss_with_status(*batch, **options)
         passed = loss
         if not normalise:
-            passed = ctc_loss_from_log_probs(*batch, blank_id=blank_id)
-        blank = ctc_posteriors(*batch, blank_id=blank_id).blank  # [T, U+1]
+            passed = ctc_loss_from_log_probs(*batch, **options)
+        blank = ctc_posteriors(*batch, **options).blank  # [T, U+1]
         share = jnp.sum(blank) / jnp.maximum(frames, 1).astype(blank.dtype)
         # exp(-inf + inf) of a flagged utterance is NaN; it has no best path.
-        best = jnp.exp(ctc_align(*batch, blank_id=blank_id).log_prob + loss)
+        best = jnp.exp(ctc_align(*batch, **options).log_prob + loss)
         greedy = greedy_decode(scores, frames, blank_id=blank_id)
         return Row(
             loss=passed,
             status=status,
             blank_share=jnp.where(status == 0, share, 0),
-            entropy=alignment_entropy(*batch, blank_id=blank_id),
+            entropy=alignment_entropy(*batch, **options),
             best_path_share=jnp.where(status == 0, jnp.minimum(best, 1), 0),
             decoded=greedy.labels,
             num_decoded=greedy.lengths,

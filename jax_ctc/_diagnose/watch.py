@@ -15,8 +15,14 @@ import numpy as np
 from jax.core import Tracer
 
 from jax_ctc._checks.arrays import check_scores
-from jax_ctc._checks.given import Index, Option, Vocabulary
-from jax_ctc._checks.options import check_blank_id, check_count, check_option
+from jax_ctc._checks.given import Index, Number, Option, Vocabulary
+from jax_ctc._checks.options import (
+    check_blank_id,
+    check_count,
+    check_option,
+    check_wildcard_id,
+    check_wildcard_log_prob,
+)
 from jax_ctc._checks.vocabularies import check_vocabulary
 from jax_ctc._diagnose import Report, diagnose
 from jax_ctc._diagnose.here import Status, fetch, own_rows
@@ -48,6 +54,8 @@ def watch(
     blank_id: Index = 0,
     inputs: Option = "logits",
     vocabulary: Vocabulary | None = None,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: Number = 0.0,
 ) -> "Watch":
     """Return a watch to call once per training step; it diagnoses flagged batches.
 
@@ -70,6 +78,8 @@ def watch(
         blank_id: as for `diagnose`.
         inputs: as for `diagnose`.
         vocabulary: as for `diagnose`.
+        wildcard_id: as for `diagnose`.
+        wildcard_log_prob: as for `diagnose`.
 
     Returns:
         Watch: call it with (status, logits, labels, logit_lengths, label_lengths), the
@@ -106,8 +116,15 @@ def watch(
     check_classes = functools.partial(_check_classes, blank_id, vocabulary)
     check_classes(None)  # how many there are, the first step tells
     vocabulary = copy.copy(vocabulary)  # the first report may be hours away
+    wildcard = check_wildcard_id(wildcard_id)
+    check_wildcard_log_prob(wildcard_log_prob, wildcard)
     examine = functools.partial(
-        diagnose, blank_id=blank_id, inputs=inputs, vocabulary=vocabulary
+        diagnose,
+        blank_id=blank_id,
+        inputs=inputs,
+        vocabulary=vocabulary,
+        wildcard_id=wildcard,
+        wildcard_log_prob=wildcard_log_prob,
     )
     return Watch(every, keep, on_report or _print, most_reports, check_classes, examine)
 

@@ -39,7 +39,7 @@ class LogEmissions(NamedTuple):
     select on the state, and garbage in those frames is never looked at.
     """
 
-    blank: Float[Array, "K B 1"]
+    blank: Float[Array, "K B G"]  # G = 1, or U + 1: one for each gap between labels
     label: Float[Array, "K B U"]
     log_shift: Float[Array, "K B"]  # log p of a frame = its score + its log_shift
     is_bad: Bool[Array, " B"]  # a live frame holds NaN, +inf, or -inf only
@@ -65,8 +65,10 @@ def read(
     frames = start + positions(size)
     rows = jnp.minimum(frames, problem.scores.shape[1] - 1)
     is_live = frames[None, :] < problem.logit_lengths[:, None]
-    blank = gather(problem.scores, rows, problem.ids[:, -1:])
-    label = stored(gather(problem.scores, rows, problem.ids[:, :-1]))
+    blank = gather(problem.scores, rows, problem.blank_ids)
+    label = stored(gather(problem.scores, rows, problem.label_ids))
+    if problem.has_gaps:
+        blank = stored(blank)
     here = Normaliser(*(jnp.take(x, rows, axis=1) for x in found))
     log = lay_out(blank, label, here if normalise else None, is_live)
     return log._replace(is_bad=is_bad(here, is_live))
@@ -85,14 +87,14 @@ def read_all(problem: Problem, *, normalise: bool) -> LogEmissions:
     clean = jnp.where(is_read[:, :, None], scores, 0)
     here = normaliser.of(clean) if normalise else None
     rows = positions(scores.shape[1])
-    blank = gather(clean, rows, problem.ids[:, -1:])
-    label = gather(clean, rows, problem.ids[:, :-1])
+    blank = gather(clean, rows, problem.blank_ids)
+    label = gather(clean, rows, problem.label_ids)
     log = lay_out(blank, label, here, is_live)
     return log._replace(is_bad=found)
 
 
 def lay_out(
-    blank: Float[Array, "B K 1"],
+    blank: Float[Array, "B K G"],
     label: Float[Array, "B K U"],
     here: Normaliser | None,
     is_live: Bool[Array, "B K"],
@@ -122,10 +124,11 @@ def log_shift(
 
 
 def best_of(
-    blank: Float[Array, "B K 1"], label: Float[Array, "B K U"]
+    blank: Float[Array, "B K G"], label: Float[Array, "B K U"]
 ) -> Float[Array, "B K"]:
     """Return the best needed score of each frame, a constant to JAX; 0 for -inf."""
-    best = jnp.maximum(blank[:, :, 0], jnp.max(label, axis=2, initial=-jnp.inf))
+    of_blanks = blank[:, :, 0] if blank.shape[2] == 1 else jnp.max(blank, axis=2)
+    best = jnp.maximum(of_blanks, jnp.max(label, axis=2, initial=-jnp.inf))
     best = lax.stop_gradient(best)
     return jnp.where(best == -jnp.inf, 0, best)
 

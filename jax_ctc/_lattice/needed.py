@@ -2,7 +2,8 @@
 
 A lattice reads U + 1 classes of a frame, and of all others only what they add to its
 normaliser. Where all classes are not at hand at once (they lie on several devices, each
-of which holds V of them), the recursion is given a vocabulary of its own:
+of which holds V of them), or not all gaps between labels are alike (wildcards.py), the
+recursion is given a vocabulary of its own:
 
     max_t     = max over all classes                             [B, T]
     rest_t    = sum over all but the best of exp(score - max_t)  [B, T]
@@ -28,12 +29,31 @@ from jax_ctc._lattice.emissions import best_of, log_shift
 from jax_ctc._lattice.frames import gather
 from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.wildcards import Wildcards, over_gaps
 from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 
 # What all devices know together. Differentiated, these are kept and sent once; what has
 # the size of the scores is computed again.
 _SHARED = "of all classes"
+
+
+def opened(
+    problem: Problem,
+    wildcards: Wildcards | None,
+    vocab_axes: tuple[str, ...] = (),
+    *,
+    normalise: bool,
+) -> tuple[Problem, Float[Array, "B T"] | None]:
+    """Return a problem that recursions can read, and each frame's log shift.
+
+    Without a shift it is the problem as it was; else its scores are to be taken as they
+    are.
+    """
+    if not vocab_axes and wildcards is None:
+        return problem, None
+    small, shift = needed_classes(problem, vocab_axes, normalise=normalise)
+    return (small if wildcards is None else over_gaps(small, shift, wildcards)), shift
 
 
 def needed_classes(
@@ -126,7 +146,9 @@ def _of_own_classes(
 ) -> Float[Array, "B T S"]:
     """Return the scores of the ids that lie on this device, 0 for all others."""
     num_classes = scores.shape[2]
-    own_ids = ids - lax.axis_index(vocab_axes) * num_classes
+    own_ids = ids
+    if vocab_axes:
+        own_ids = ids - lax.axis_index(vocab_axes) * num_classes
     is_own = (own_ids >= 0) & (own_ids < num_classes)
     rows = positions(scores.shape[1])
     own = gather(scores, rows, jnp.clip(own_ids, 0, num_classes - 1))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from jax_ctc._lattice.emissions import Source
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk, to_bits
 from jax_ctc._lattice.normaliser import Normaliser, softmax
+from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_at, positions
 from jax_ctc._numbers.sizes import USUAL_LABELS, is_open, usual
 
@@ -33,8 +34,8 @@ def write_gradient(
 ) -> Shaped[Array, "B T V"]:
     """Write the gradient of a chunk into `to_bits` of it; exactly 0 on dead frames.
 
-    posterior: of each label, and of all blanks together. normalise: softmax - posterior
-    rather than -posterior.
+    posterior: of each state that has an id. normalise: softmax - posterior rather than
+    -posterior.
 
     Chunks come from the right: at the ragged end a chunk's rows reach back over frames
     of its left neighbour, which then puts them right.
@@ -49,11 +50,27 @@ def write_gradient(
         *(lax.dynamic_slice_in_dim(x, first, num_rows, axis=1) for x in found)
     )
     rows = softmax(rows, here) if normalise else jnp.zeros_like(rows)
-    rows = subtract(rows, occupancy, problem.ids)
+    if problem.has_gaps:  # its labels have classes of their own, in order
+        own = problem.can_skip.shape[1]
+        gaps = subtract(
+            rows[:, :, own:], occupancy[:, :, own:], problem.blank_ids - own
+        )
+        rows = jnp.concatenate([rows[:, :, :own] - occupancy[:, :, :own], gaps], axis=2)
+    else:
+        rows = subtract(rows, occupancy, problem.ids)
     frames = (first + positions(num_rows))[None, :]
     is_kept = (frames < problem.logit_lengths[:, None]) & is_alive[:, None]
     rows = jnp.where(is_kept[:, :, None], rows, 0).astype(problem.scores.dtype)
     return lax.dynamic_update_slice_in_dim(gradient, to_bits(rows), first, axis=1)
+
+
+def by_id(
+    problem: Problem, label: Float[Array, "K B U"], blank: Float[Array, "K B U+1"]
+) -> Float[Array, "K B S"]:
+    """Lay out by id: each label, and all blanks together, unless each has its own."""
+    if not problem.has_gaps:
+        blank = jnp.sum(blank, axis=2, keepdims=True)
+    return jnp.concatenate([label, blank], axis=2)
 
 
 def subtract(

@@ -2,20 +2,29 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Int
 
 from jax_ctc._checks.arrays import Batch, check_inputs
-from jax_ctc._checks.given import ArrayLike, Index
+from jax_ctc._checks.given import ArrayLike, Index, Option
 from jax_ctc._checks.head import How
 from jax_ctc._checks.labels import narrow, status_of_labels
-from jax_ctc._checks.options import check_blank_id
+from jax_ctc._checks.options import (
+    check_blank_id,
+    check_wildcard_id,
+    check_wildcard_log_prob,
+    is_logits,
+)
 from jax_ctc._lattice.problem import Problem, build
+from jax_ctc._lattice.wildcards import Wildcards, part
 from jax_ctc._mesh.varying import axis_size, is_tracked, value_only, vary_alike
 from jax_ctc._numbers.sizes import Size
+
+B = TypeVar("B", bound=Any)
 
 
 class Spec(NamedTuple):
@@ -29,6 +38,7 @@ class Spec(NamedTuple):
     time_axes: tuple[str, ...] = ()  # and the frames
     feature_axes: tuple[str, ...] = ()  # and what a linear layer sums over
     how: How = How()  # such a layer makes logits
+    wildcard_id: int | None = None  # the label that stands for anything
 
     @property
     def shard_axes(self) -> tuple[str, ...]:
@@ -43,16 +53,40 @@ def prepare(
     label_lengths: ArrayLike | None,
     *,
     blank_id: Index,
+    inputs: Option,
+    wildcard_id: Index | None,
+    wildcard_log_prob: ArrayLike,
 ) -> tuple[Spec, Batch]:
     """Raise on static mistakes; part what is static from what is not."""
     batch = check_inputs(logits, labels, logit_lengths, label_lengths)
-    return Spec(check_blank_id(blank_id, batch.scores.shape[-1])), batch
+    blank = check_blank_id(blank_id, batch.scores.shape[-1])
+    spec = Spec(blank, normalise=is_logits(inputs))
+    return allow_wildcards(spec, batch, wildcard_id, wildcard_log_prob)
 
 
-def pose(
-    spec: Spec, batch: Batch, own_classes: int | None = None
-) -> tuple[Problem, jax.Array]:
-    """Return the problems of a batch with any leading axes, and their status [B].
+def allow_wildcards(
+    spec: Spec, batch: B, wildcard_id: Any, wildcard_log_prob: Any
+) -> tuple[Spec, B]:
+    """Return both with a label that stands for anything, unless it is None, or raise.
+
+    batch: a NamedTuple with a field `wildcard_log_prob`.
+    """
+    wildcard = check_wildcard_id(wildcard_id, spec.blank_id)
+    log_prob = check_wildcard_log_prob(wildcard_log_prob, wildcard)
+    made = batch._replace(wildcard_log_prob=log_prob)
+    return spec._replace(wildcard_id=wildcard), made
+
+
+class Posed(NamedTuple):
+    """A flat batch of problems."""
+
+    problem: Problem
+    status: Int[Array, " B"]
+    wildcards: Wildcards | None  # None: none were asked for
+
+
+def pose(spec: Spec, batch: Batch, own_classes: int | None = None) -> Posed:
+    """Return the problems of a batch with any leading axes.
 
     own_classes: how many classes this device has, where the last axis of the scores
     does not say it.
@@ -67,7 +101,7 @@ def pose(
         label_lengths=or_full(batch.label_lengths, leading, batch.labels.shape[-1]),
     )
     scores, labels, logit_lengths, label_lengths = vary_alike(
-        *(jnp.asarray(array) for array in full), sharded=spec.shard_axes
+        *(jnp.asarray(array) for array in full[:4]), sharded=spec.shard_axes
     )
     scores = scores.reshape(num_utterances, own_frames, width)
     if not is_tracked(spec.shard_axes):
@@ -75,6 +109,14 @@ def pose(
     labels = narrow(labels).reshape(num_utterances, labels.shape[-1])
     logit_lengths = narrow(logit_lengths).reshape(num_utterances)
     label_lengths = narrow(label_lengths).reshape(num_utterances)
+    wildcards = None
+    if spec.wildcard_id is not None:
+        log_prob = jnp.asarray(batch.wildcard_log_prob)
+        if not is_tracked(spec.shard_axes):
+            log_prob = value_only("the loss with vocab_axis or time_axis", log_prob)
+        labels, label_lengths, wildcards = part(
+            labels, label_lengths, spec.wildcard_id, spec.blank_id, log_prob
+        )
     if num_frames == 0:  # one padded frame means the same, and every loop has a body
         scores = jnp.zeros_like(scores, shape=(num_utterances, 1, width))
     status = status_of_labels(
@@ -99,7 +141,7 @@ def pose(
         blank_id=spec.blank_id,
         num_classes=num_classes,
     )
-    return problem, status
+    return Posed(problem, status, wildcards)
 
 
 def or_full(lengths: Any, leading: Sequence[Size], full: Size) -> jax.Array:

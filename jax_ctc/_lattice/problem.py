@@ -6,6 +6,9 @@
 Two rows of states: `blank[n]`, n = 0..U (n labels emitted, last frame blank) and
 `label[n]`, n = 0..U-1 (n + 1 labels emitted, last frame label n).
 
+Where there are wildcards, gaps between labels are not all alike: S = 2 U + 1, and after
+the classes of the labels come those that blank[0], .., blank[U] emit (wildcards.py).
+
 Start: blank[0] = 1 before the first frame. End: blank[N] + label[N-1]. A label may
 follow the one before it directly unless the two are equal: then a blank must part them.
 """
@@ -22,10 +25,25 @@ class Problem(NamedTuple):
     """Scores of classes, and the lattice that reads them."""
 
     scores: Float[Array, "B T V"]
-    ids: Int[Array, "B S"]  # S = U + 1: the class of each label, then the blank
+    ids: Int[Array, "B S"]  # the class of each label, then the blank: S = U + 1
     can_skip: Bool[Array, "B U"]  # may label[n-1] step straight to label[n]?
     num_labels: Int[Array, " B"]  # N: end in blank[N] or label[N-1]; -1: end nowhere
     logit_lengths: Int[Array, " B"]  # frames (of these T) that are no padding
+
+    @property
+    def label_ids(self) -> Int[Array, "B U"]:
+        """The class of each label."""
+        return self.ids[:, : self.can_skip.shape[1]]
+
+    @property
+    def blank_ids(self) -> Int[Array, "B G"]:
+        """The class of the blank, G = 1; or of each gap between labels, G = U + 1."""
+        return self.ids[:, self.can_skip.shape[1] :]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Tell whether each gap between labels has a class of its own."""
+        return self.ids.shape[1] != self.can_skip.shape[1] + 1
 
 
 def build(

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._checks.given import ArrayLike, Index, Option, Transform
 from jax_ctc._checks.head import HeadBatch, check_head_inputs, check_how
-from jax_ctc._lattice.pose import Spec, pose
+from jax_ctc._lattice.pose import Spec, allow_wildcards, pose
 from jax_ctc._lattice.projected import Axes, Layer, needed_logits
+from jax_ctc._lattice.wildcards import over_gaps
 from jax_ctc._loss.policy import settle, specify
 from jax_ctc._loss.rule import loss_of_shifted
 from jax_ctc._mesh.placement import run_placed
@@ -25,6 +26,8 @@ def linear_ctc_loss(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
     vocab_axis: Option | tuple[Option, ...] | None = None,
@@ -56,6 +59,8 @@ def linear_ctc_loss(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Its gradient is exactly 0 either way. Static.
         implementation: of the recursion, as in `ctc_loss`. Static.
@@ -75,7 +80,8 @@ def linear_ctc_loss(
             Static.
 
     Returns:
-        [...] float32 (float64 if features or kernel are), never negative and never -0.
+        [...] float32 (float64 if features or kernel are), never negative and never -0
+        unless the labels have a wildcard.
 
     Raises:
         ValueError: ranks or shapes disagree, or an option has an unknown value.
@@ -118,12 +124,18 @@ def linear_ctc_loss(
         E. Wijmans et al., "Cut your losses in large-vocabulary language models", ICLR
         2025, https://arxiv.org/abs/2411.09009.
     """
-    return run_placed(
-        _score,
+    spec, batch = allow_wildcards(
         specify(blank_id, infeasible, implementation)._replace(
             how=check_how(precision, logit_transform)
         ),
         check_head_inputs(features, kernel, bias, labels, logit_lengths, label_lengths),
+        wildcard_id,
+        wildcard_log_prob,
+    )
+    return run_placed(
+        _score,
+        spec,
+        batch,
         "features",
         vocab_axis=vocab_axis,
         time_axis=time_axis,
@@ -140,6 +152,8 @@ def linear_ctc_loss_with_status(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
     vocab_axis: Option | tuple[Option, ...] | None = None,
@@ -161,6 +175,8 @@ def linear_ctc_loss_with_status(
         logit_lengths: [...] integer frames. Default: all T.
         label_lengths: [...] integer labels. Default: all U.
         blank_id: the blank class. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
         infeasible: "inf" or "zero", the value of a flagged utterance. Static.
         implementation: of the recursion, as in `ctc_loss`. Static.
         vocab_axis: mesh axis over which the layer's classes are sharded. Static.
@@ -193,12 +209,18 @@ def linear_ctc_loss_with_status(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    return run_placed(
-        _score,
+    spec, batch = allow_wildcards(
         specify(blank_id, infeasible, implementation)._replace(
             how=check_how(precision, logit_transform)
         ),
         check_head_inputs(features, kernel, bias, labels, logit_lengths, label_lengths),
+        wildcard_id,
+        wildcard_log_prob,
+    )
+    return run_placed(
+        _score,
+        spec,
+        batch,
         "features",
         vocab_axis=vocab_axis,
         time_axis=time_axis,
@@ -217,10 +239,19 @@ def _score(spec: Spec, batch: HeadBatch) -> tuple[jax.Array, jax.Array]:
             functools.partial(value_only, "the loss with vocab_axis or time_axis"),
             layer,
         )
-    posed = Batch(features, labels, batch.logit_lengths, batch.label_lengths)
-    problem, status = pose(spec, posed, kernel.shape[1])
+    posed = Batch(
+        features,
+        labels,
+        batch.logit_lengths,
+        batch.label_lengths,
+        batch.wildcard_log_prob,
+    )
+    problem, status, wildcards = pose(spec, posed, kernel.shape[1])
     axes = Axes(spec.vocab_axes, spec.feature_axes)
     small, shift = needed_logits(problem, layer, spec.how, axes)
-    loss, status = settle(spec, *loss_of_shifted(spec, small, shift), status)
+    if wildcards is not None:
+        small = over_gaps(small, shift, wildcards)
+    found = loss_of_shifted(spec, small, shift)
+    loss, status = settle(spec, *found, status, wildcards)
     leading = features.shape[:-2]
     return loss.reshape(leading), status.reshape(leading)

@@ -11,7 +11,7 @@ from jax_ctc._checks.status import Status
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.emissions import is_bad as bad
 from jax_ctc._lattice.needed import needed_classes
-from jax_ctc._lattice.pose import Spec, pose
+from jax_ctc._lattice.pose import Spec, allow_wildcards, pose
 from jax_ctc._loss.policy import settle, specify
 from jax_ctc._loss.rule import loss_of
 from jax_ctc._mesh.placement import run_placed
@@ -26,6 +26,8 @@ def ctc_loss(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
     vocab_axis: Option | tuple[Option, ...] | None = None,
@@ -49,6 +51,14 @@ def ctc_loss(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        wildcard_id: a label that stands for anything, any number of labels and blanks,
+            none included: for transcripts with holes. Any integer but `blank_id`, such
+            as V. Two in a row are one. Default: there is none. Static.
+            docs/alignment.md.
+        wildcard_log_prob: nats of a frame that a wildcard takes; one number, traced or
+            not. Where the wildcard stands, a frame counts as the better of the blank
+            and this. At 0, for training, any frame fits; at -1, for alignment, frames
+            that surely show a label beside it stay the label's.
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Its gradient is exactly 0 either way. Static.
         implementation: None (the best for the platform), or a name of
@@ -62,7 +72,9 @@ def ctc_loss(
             `logit_lengths` stay global. Static.
 
     Returns:
-        [...] float32 (float64 for float64 logits), never negative and never -0.
+        [...] float32 (float64 for float64 logits), never negative and never -0; with a
+        wildcard in the labels the sum counts alignments, and its logarithm is any
+        number.
 
     Raises:
         ValueError: ranks or shapes disagree, or an option has an unknown value.
@@ -87,7 +99,8 @@ def ctc_loss(
     Cost:
         O(T * (U + V)) time per utterance. Beyond logits and gradient, memory grows
         with sqrt(T) ("scan": with T, several arrays of [T, U]). A new T, U or batch
-        shape compiles again: pad to a few bucket sizes.
+        shape compiles again: pad to a few bucket sizes. With `wildcard_id` no kernel
+        runs, and a few arrays [T, U] are kept besides.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_ctc
@@ -104,10 +117,16 @@ def ctc_loss(
         classification: labelling unsegmented sequence data with recurrent neural
         networks", ICML 2006, https://doi.org/10.1145/1143844.1143891.
     """
-    return run_placed(
-        _score,
+    spec, batch = allow_wildcards(
         specify(blank_id, infeasible, implementation),
         check_inputs(logits, labels, logit_lengths, label_lengths),
+        wildcard_id,
+        wildcard_log_prob,
+    )
+    return run_placed(
+        _score,
+        spec,
+        batch,
         "logits",
         vocab_axis=vocab_axis,
         time_axis=time_axis,
@@ -121,6 +140,8 @@ def ctc_loss_with_status(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
     vocab_axis: Option | tuple[Option, ...] | None = None,
@@ -137,6 +158,8 @@ def ctc_loss_with_status(
         logit_lengths: [...] integer frames. Default: all T.
         label_lengths: [...] integer labels. Default: all U.
         blank_id: the blank class. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
         infeasible: "inf" or "zero", the value of a flagged utterance. Static.
         implementation: None, or a name, as in `ctc_loss`. Static.
         vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
@@ -165,10 +188,16 @@ def ctc_loss_with_status(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    return run_placed(
-        _score,
+    spec, batch = allow_wildcards(
         specify(blank_id, infeasible, implementation),
         check_inputs(logits, labels, logit_lengths, label_lengths),
+        wildcard_id,
+        wildcard_log_prob,
+    )
+    return run_placed(
+        _score,
+        spec,
+        batch,
         "logits",
         vocab_axis=vocab_axis,
         time_axis=time_axis,
@@ -182,6 +211,8 @@ def ctc_loss_from_log_probs(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
     infeasible: Option = "inf",
     implementation: Option | None = None,
     vocab_axis: Option | tuple[Option, ...] | None = None,
@@ -205,6 +236,8 @@ def ctc_loss_from_log_probs(
         logit_lengths: [...] integer frames, 0..T. Default: all T.
         label_lengths: [...] integer labels, 0..U. Default: all U.
         blank_id: the blank class, 0..V-1. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
+        wildcard_log_prob: nats of a frame that a wildcard takes, as in `ctc_loss`.
         infeasible: "inf" or "zero", the value of an utterance that cannot be scored.
             Static.
         implementation: None, or a name, as in `ctc_loss`. Static.
@@ -239,10 +272,16 @@ def ctc_loss_from_log_probs(
         A. Graves et al., "Connectionist temporal classification", ICML 2006,
         https://doi.org/10.1145/1143844.1143891.
     """
-    return run_placed(
-        _score,
+    spec, batch = allow_wildcards(
         specify(blank_id, infeasible, implementation)._replace(normalise=False),
         check_inputs(log_probs, labels, logit_lengths, label_lengths, name="log_probs"),
+        wildcard_id,
+        wildcard_log_prob,
+    )
+    return run_placed(
+        _score,
+        spec,
+        batch,
         "log_probs",
         vocab_axis=vocab_axis,
         time_axis=time_axis,
@@ -256,6 +295,7 @@ def check_batch(
     label_lengths: ArrayLike | None = None,
     *,
     blank_id: Index = 0,
+    wildcard_id: Index | None = None,
     vocab_axis: Option | tuple[Option, ...] | None = None,
     time_axis: Option | tuple[Option, ...] | None = None,
 ) -> jax.Array:
@@ -269,6 +309,7 @@ def check_batch(
         logit_lengths: [...] integer frames. Default: all T.
         label_lengths: [...] integer labels. Default: all U.
         blank_id: the blank class. Static.
+        wildcard_id: a label that stands for anything, as in `ctc_loss`. Static.
         vocab_axis: mesh axis over which the classes are sharded, as in `ctc_loss`.
         time_axis: mesh axis over which the frames are sharded, as in `ctc_loss`.
 
@@ -292,10 +333,16 @@ def check_batch(
         >>> jax_ctc.Status(6)
         <Status.LABEL_OUT_OF_RANGE|BLANK_IN_LABELS: 6>
     """
-    return run_placed(
-        _check,
+    spec, batch = allow_wildcards(
         specify(blank_id, "inf", None),
         check_inputs(logits, labels, logit_lengths, label_lengths),
+        wildcard_id,
+        0.0,
+    )
+    return run_placed(
+        _check,
+        spec,
+        batch,
         "logits",
         vocab_axis=vocab_axis,
         time_axis=time_axis,
@@ -305,8 +352,9 @@ def check_batch(
 @functools.partial(jax.jit, static_argnums=0)
 def _score(spec: Spec, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Return loss and status, with the leading axes the batch came with."""
-    problem, status = pose(spec, batch)
-    loss, status = settle(spec, *loss_of(spec, problem), status)
+    problem, status, wildcards = pose(spec, batch)
+    found = loss_of(spec, problem, wildcards)
+    loss, status = settle(spec, *found, status, wildcards)
     leading = batch.scores.shape[:-2]
     return loss.reshape(leading), status.reshape(leading)
 
@@ -314,7 +362,7 @@ def _score(spec: Spec, batch: Batch) -> tuple[jax.Array, jax.Array]:
 @functools.partial(jax.jit, static_argnums=0)
 def _check(spec: Spec, batch: Batch) -> jax.Array:
     """Return the status bits that need no recursion, with the leading axes."""
-    problem, status = pose(spec, batch)
+    problem, status, _ = pose(spec, batch)
     if spec.vocab_axes:
         problem, _ = needed_classes(problem, spec.vocab_axes, normalise=False)
     is_live = is_inside(problem.logit_lengths, problem.scores.shape[1])

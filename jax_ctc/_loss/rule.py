@@ -24,9 +24,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc import _recursion
-from jax_ctc._lattice.needed import needed_classes
+from jax_ctc._lattice.needed import opened
 from jax_ctc._lattice.pose import Spec
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.wildcards import Wildcards
 from jax_ctc._mesh.varying import vary_alike
 from jax_ctc._numbers.precision import accumulator
 from jax_ctc._numbers.two_floats import sum_frames
@@ -41,15 +42,16 @@ class Question(NamedTuple):
     time_axes: tuple[str, ...] = ()
 
 
-def loss_of(spec: Spec, problem: Problem) -> tuple[jax.Array, jax.Array]:
+def loss_of(
+    spec: Spec, problem: Problem, wildcards: Wildcards | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Return log p(labels) as a constant, and -log p, differentiable to any order.
 
     log p is -inf where there is no path of positive probability, or none to look for;
     NaN where a frame inside the length is bad. The derivative is exactly 0 in both.
     """
-    if not spec.vocab_axes:
-        return loss_of_shifted(spec, problem, None)
-    small = needed_classes(problem, spec.vocab_axes, normalise=spec.normalise)
+    axes, normalise = spec.vocab_axes, spec.normalise
+    small = opened(problem, wildcards, axes, normalise=normalise)
     return loss_of_shifted(spec, *small)
 
 
@@ -67,11 +69,21 @@ def loss_of_shifted(
     else:
         log_z, loss = ask(question, problem)
     if shift is not None:
-        high, low = sum_frames(shift.T)
-        shifts = lax.psum(high + low, spec.time_axes) if spec.time_axes else high + low
-        # Beyond any path there is nothing to shift, and nothing to differentiate.
-        loss = loss - jnp.where(jnp.isfinite(log_z), shifts, 0)
+        loss = shifted(log_z, loss, shift, spec.time_axes)
     return lax.stop_gradient(log_z), loss
+
+
+def shifted(
+    log_z: Float[Array, " B"],
+    loss: Float[Array, " B"],
+    shift: Float[Array, "B T"],
+    time_axes: tuple[str, ...] = (),
+) -> Float[Array, " B"]:
+    """Return the loss, given one of scores that are short of each frame's shift."""
+    high, low = sum_frames(shift.T)
+    shifts = lax.psum(high + low, time_axes) if time_axes else high + low
+    # Beyond any path there is nothing to shift, and nothing to differentiate.
+    return loss - jnp.where(jnp.isfinite(log_z), shifts, 0)
 
 
 # d value    = <gradient, d scores>

@@ -13,7 +13,7 @@ from jax_ctc._alignment.records import (
     GivenPosteriors,
 )
 from jax_ctc._alignment.spans import TokenSpan, token_spans
-from jax_ctc._checks.given import ArrayLike, Number, Option, Vocabulary
+from jax_ctc._checks.given import ArrayLike, Index, Number, Option, Vocabulary
 from jax_ctc._checks.host import native
 from jax_ctc._output.visible import visible
 from jax_ctc._pictures.fonts import can_draw
@@ -44,6 +44,7 @@ def plot_alignment(
     vocabulary: Vocabulary | None = None,
     frame_rate: Number | None = None,
     title: Option | None = None,
+    wildcard_id: Index | None = None,
 ) -> "Figure":
     """Draw where one utterance's labels are: curves of posteriors, spans, the input.
 
@@ -61,6 +62,7 @@ def plot_alignment(
         vocabulary: text of each class id. Default: ids.
         frame_rate: frames per second, for an axis in seconds. Default: frames.
         title: above the curves.
+        wildcard_id: what both were told. A wildcard is drawn as "*". Default: none.
 
     Returns:
         A matplotlib Figure: `figure.savefig("alignment.png")`. No window is opened.
@@ -99,7 +101,9 @@ def plot_alignment(
     label, blank = _check_posteriors(posteriors, alignment)  # [T, U], [T]
     image = None if picture is None else _check_picture(picture)
     rate = 1.0 if frame_rate is None else frame_rate
-    [spans] = token_spans(alignment, rate, vocabulary=vocabulary)
+    [spans] = token_spans(
+        alignment, rate, vocabulary=vocabulary, wildcard_id=wildcard_id
+    )
     duration = len(label) / float(rate)
     with matplotlib.style.context(_STYLE):
         width = min(max(8.0, 1.0 + _INCHES_PER_LABEL * len(spans)), _MOST_INCHES)
@@ -110,13 +114,15 @@ def plot_alignment(
         else:
             top, bottom = figure.subplots(2, sharex=True, height_ratios=(1.3, 1))
             _draw_picture(bottom, image, duration, spans)
-        ids = np.asarray(alignment.tokens)[np.asarray(alignment.start)[: len(spans)]]
+        start, end = np.asarray(alignment.start), np.asarray(alignment.end)
+        is_shown = (start >= 0) & (end > start)  # a wildcard may be empty
+        ids = np.asarray(alignment.tokens)[start[is_shown]]
         names = [visible(str(span.label)) for span in spans]
         texts = [
             name if can_draw(name) else str(number)
             for name, number in zip(names, ids.tolist(), strict=True)
         ]
-        draw_posteriors(top, label[:, : len(spans)], blank, duration, texts)
+        draw_posteriors(top, label[:, is_shown], blank, duration, texts)
         top.set_ylabel("probability")
         top.set_title(
             visible(title, keep="\n")
@@ -167,7 +173,7 @@ def _check_posteriors(posteriors: Any, alignment: Any) -> tuple[np.ndarray, np.n
                 f"there is no path to draw: the utterance was flagged ({name} is"
                 f" {float(value)}). `ctc_loss_with_status` and `explain` say why"
             )
-    is_live = tokens >= 0
+    is_live = label.sum(axis=1) + blank.sum(axis=1) > 0  # a token may be any number
     if not is_live.any():
         raise ValueError("there is nothing to draw: the utterance has no frames")
     return label[is_live], blank[is_live].sum(axis=1)

@@ -37,7 +37,7 @@ def draw(given: Given, index: int) -> str:
         raise need("matplotlib") from error
     full = given.scores.shape[1]
     stated = int(given.logit_lengths[index])
-    labels = given.labels[index, : np.clip(given.label_lengths[index], 0, None)]
+    labels = given.transcript(index)
     probability = _probabilities(given.scores[index])
     shown = _shown(given, labels, probability)
     map_height = max(0.5, _INCHES_PER_CLASS * len(shown))
@@ -81,7 +81,10 @@ def _shown(given: Given, labels: np.ndarray, probability: np.ndarray) -> list[in
 
     So a model that reads what it should draws a staircase.
     """
-    used = [c for c in labels.tolist() if 0 <= c < probability.shape[1]]
+    wildcard = None if given.holes is None else given.holes.wildcard_id
+    used = [
+        c for c in labels.tolist() if 0 <= c < probability.shape[1] and c != wildcard
+    ]
     peaks = probability.max(0, initial=0)
     winners = [c for c in np.argsort(-peaks, kind="stable").tolist() if peaks[c] > 0.5]
     return list(dict.fromkeys([given.blank_id, *used, *winners]))[:_MOST_CLASSES]
@@ -105,13 +108,15 @@ def _classes(axes: Any, probability: np.ndarray, names: list[str]) -> None:
 
 def _posterior(axes: Any, given: Given, index: int, labels: np.ndarray) -> None:
     """Draw where the labels sit, if there is a path at all."""
-    row = slice(index, index + 1)
+    row, told, holes = slice(index, index + 1), given.holes or given, given.holes
     posteriors = ctc_posteriors(
         given.scores[row],
-        given.labels[row],
+        told.labels[row],
         given.logit_lengths[row],
-        given.label_lengths[row],
+        told.label_lengths[row],
         blank_id=given.blank_id,
+        wildcard_id=None if holes is None else holes.wildcard_id,
+        wildcard_log_prob=0.0 if holes is None else holes.log_prob,
     )
     axes.set_title(
         "posterior of each label, and of blank (grey)", loc="left", fontsize=8, pad=3
@@ -131,7 +136,8 @@ def _posterior(axes: Any, given: Given, index: int, labels: np.ndarray) -> None:
         return
     label = np.asarray(posteriors.label[0])[:frames, : len(labels)]
     blank = np.asarray(posteriors.blank[0])[:frames].sum(1)
-    texts = [_name(given, c) for c in labels.tolist()]
+    wildcard = None if holes is None else holes.wildcard_id
+    texts = ["*" if c == wildcard else _name(given, c) for c in labels.tolist()]
     draw_posteriors(axes, label, blank, float(frames), texts, size=8.0)
 
 

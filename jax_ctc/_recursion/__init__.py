@@ -162,6 +162,7 @@ def _run(
         num_classes,
         normalise,
         time_axes,
+        problem.has_gaps,
     )
     if name in GUESTS:
         _raise_if(name, _reason(GUESTS[name], traits))
@@ -230,6 +231,8 @@ def _reason(guest: Guest, traits: Traits) -> str | None:
         return f"it is for {guest.PLATFORM}, and this is {traits.platform}"
     if traits.time_axes:
         return f"frames are sharded over {', '.join(traits.time_axes)}"
+    if traits.has_gaps:
+        return "wildcards give gaps between labels classes of their own"
     if is_open(traits.batch, traits.num_frames, traits.num_labels, traits.num_classes):
         return "sizes are left open, for a program that is exported"
     if 0 in (traits.batch, traits.num_frames, traits.num_labels):

@@ -3,7 +3,8 @@
 A guest is a kernel for one kind of machine. It is given arrays and nothing that it
 would have to call back, and declines by what is known of a problem when it is traced.
 Whatever it does not do (posteriors, best path, samples, entropy, sharded classes or
-frames, second derivatives) stays with `blocked` and `scan`, which it inherits.
+frames, wildcards, second derivatives) stays with `blocked` and `scan`, which it
+inherits.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ class Traits(NamedTuple):
     num_classes: int  # V
     normalise: bool
     time_axes: tuple[str, ...] = ()  # mesh axes whose devices have a stretch of T each
+    has_gaps: bool = False  # gaps between labels have classes of their own (wildcards)
 
 
 @runtime_checkable

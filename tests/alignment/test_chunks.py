@@ -10,6 +10,7 @@ import pytest
 
 import jax_ctc
 from tests.alignments import flagged
+from tests.cases import more
 
 
 def make(frames, classes, labels, dtype=np.float32):
@@ -37,13 +38,16 @@ def test_wherever_it_is_cut(cuts):
     same(np.split(logits, cuts), labels, logits)
 
 
-@pytest.mark.parametrize(("frames", "labels"), [(480, 3), (960, 0), (1, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("frames", "labels"), [(480, 3), (960, 0), more(1, 1), more(2, 2)]
+)
 def test_sizes(frames, labels):
     """The last block full, no labels at all, hardly a frame."""
     logits, ids = make(frames, 7, labels)
     same(iter([logits]), ids, logits)
 
 
+@pytest.mark.exhaustive
 def test_dtypes(x64):
     """bfloat16 and JAX arrays as blocks; float64 stays float64."""
     logits, labels = make(50, 7, 9)
@@ -124,7 +128,7 @@ def test_a_buffer_may_be_filled_anew(frames, size):
     )
 
 
-@pytest.mark.parametrize("make", [np.array, jnp.array])
+@pytest.mark.parametrize("make", [np.array, more(jnp.array)])
 def test_a_block_is_let_go_before_the_next(make):
     """Not held in a generator, nor in what was last compared."""
 

@@ -52,6 +52,7 @@ def test_long_utterances_keep_four_digits(name):
     np.testing.assert_allclose(entropy[0], expected, rtol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_the_gradient_of_a_long_utterance():
     """float32 within 1e-6 of the entropy, against float64 at T = 4000."""
     batch = named("normal").make()
@@ -133,6 +134,7 @@ def test_no_nan_is_made():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.optimised
 def test_memory_of_the_gradient_grows_with_the_root_of_time():
     """Four times the frames, twice the temporaries, as the loss."""

@@ -18,6 +18,7 @@ FRAMES, COUNTS = np.array([6, 5], np.int32), np.array([2, 1], np.int32)
 STATUS = np.array([1, 256 // 8], np.int32)
 BATCH = (LOGITS, LABELS, FRAMES, COUNTS)
 KERNEL, BIAS = RNG.normal(size=(4, 5)), RNG.normal(size=5)
+GRAPH = jax.device_get(jax_ctc.ctc_graph(LABELS, COUNTS))
 HEAD = (LOGITS, KERNEL.astype("f4"), BIAS.astype("f4"), LABELS, FRAMES, COUNTS)
 
 
@@ -76,6 +77,13 @@ CALLS = {
         lambda logits: jax_ctc.beam_search_chunks([logits, logits[:3]], beam_width=2),
         (LOGITS[0],),
     ),
+    "ctc_graph": (jax_ctc.ctc_graph, (LABELS, COUNTS)),
+    "ctc_loss_over_graph": (jax_ctc.ctc_loss_over_graph, (LOGITS, GRAPH, FRAMES)),
+    "ctc_loss_over_graph_with_status": (
+        jax_ctc.ctc_loss_over_graph_with_status,
+        (LOGITS, GRAPH, FRAMES),
+    ),
+    "ctc_align_over_graph": (jax_ctc.ctc_align_over_graph, (LOGITS, GRAPH, FRAMES)),
     "label_errors": (jax_ctc.label_errors, (LABELS, COUNTS, LABELS[::-1], COUNTS)),
     "linear_ctc_loss": (jax_ctc.linear_ctc_loss, HEAD),
     "linear_ctc_loss_with_status": (jax_ctc.linear_ctc_loss_with_status, HEAD),

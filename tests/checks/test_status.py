@@ -350,7 +350,7 @@ def test_status_that_is_none(function):
     """Losses or other numbers are refused, not explained."""
     with pytest.raises(TypeError, match="float32"):
         function(jnp.zeros(2))
-    with pytest.raises(ValueError, match=r"outside the bits .* \[64\]"):
-        function([0, 64])
+    with pytest.raises(ValueError, match=r"outside the bits .* \[128\]"):
+        function([0, 128])
     with pytest.raises(ValueError, match="outside the bits"):
         function([-1])

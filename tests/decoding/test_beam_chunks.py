@@ -9,6 +9,7 @@ import pytest
 
 import jax_ctc
 from jax_ctc import Status
+from tests.cases import more
 from tests.decoding import arpa_models
 
 LETTERS = ["", "a", "b", "c", "d"]
@@ -41,7 +42,7 @@ def same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("num_frames", [75, 64, 3])
+@pytest.mark.parametrize("num_frames", [75, more(64), more(3)])
 def test_the_same_bits_in_any_blocks(num_frames):
     """Labels, log_prob, score and times."""
     logits = recording(num_frames)
@@ -88,7 +89,7 @@ def settle(logits, sizes, **options):
     return given, found
 
 
-@pytest.mark.parametrize("sure", [2.0, 6.0])
+@pytest.mark.parametrize("sure", [2.0, more(6.0)])
 def test_what_has_settled_does_not_change(model, sure):
     """All hypotheses begin with it, whatever comes; each label is given out once."""
     for seed, options in enumerate([{}, {"language_model": model, "lm_weight": 1.0}]):

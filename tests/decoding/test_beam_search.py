@@ -13,13 +13,14 @@ from jax_ctc._decoding import search
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.search import Plan
 from jax_ctc._decoding.trace import read_labels
+from tests.cases import more
 from tests.decoding.enumerated import labellings, read
 from tests.oracle import log_softmax
 
 
 @pytest.mark.optimised
 @pytest.mark.parametrize(
-    ("blank_id", "inputs"), [(0, "logits"), (1, "log_probs"), (2, "logits")]
+    ("blank_id", "inputs"), [(0, "logits"), (1, "log_probs"), more(2, "logits")]
 )
 def test_exact_where_the_beam_holds_everything(blank_id, inputs):
     """Every label sequence, its probability within 1e-5 nats, in order, none twice."""
@@ -53,7 +54,7 @@ def test_exact_where_the_beam_holds_everything(blank_id, inputs):
         assert order == sorted(order, reverse=True)
 
 
-@pytest.mark.parametrize("max_labels", [1, 3])
+@pytest.mark.parametrize("max_labels", [more(1), 3])
 def test_limited_labels(max_labels):
     """No more labels than asked for, and all those that have no more."""
     logits = 2 * np.random.default_rng(5).normal(size=(2, 6, 3)).astype(np.float32)
@@ -104,7 +105,7 @@ def of_each(function, hypotheses):
     return function(tiled, labels, frames, hypotheses.lengths, blank_id=2)
 
 
-@pytest.mark.parametrize("num_hypotheses", [1, 5])
+@pytest.mark.parametrize("num_hypotheses", [more(1), 5])
 def test_log_prob_is_that_of_the_loss(num_hypotheses):
     """Over all paths: at least what the beam kept, and to the last bit the loss's.
 
@@ -149,7 +150,7 @@ def test_rerank_orders_by_the_truth():
         assert {labels for labels, *_ in read(found, utterance)} == kept
 
 
-@pytest.mark.parametrize("max_labels", [None, 6])
+@pytest.mark.parametrize("max_labels", [None, more(6)])
 def test_pruning_loses_nothing(max_labels):
     """Bit for bit what comes of looking at every extension; with a bonus, too."""
     rng = np.random.default_rng(7)
@@ -191,6 +192,7 @@ def test_a_threshold_drops_what_is_far_below_the_best():
         assert rows == [(), (3,), (1,), (4,)]
 
 
+@pytest.mark.exhaustive
 def test_a_threshold_that_nothing_is_below_changes_no_bit():
     """Not of log_prob, of score or of the times."""
     logits, lengths = narrow()
@@ -252,7 +254,12 @@ def test_flagged_utterances_have_no_hypotheses():
 
 @pytest.mark.parametrize(
     ("shape", "log_prob"),
-    [((0, 3), 0.0), ((4, 1), 0.0), ((2, 0, 5, 3), None), ((0, 5, 3), None)],
+    [
+        ((0, 3), 0.0),
+        more((4, 1), 0.0),
+        ((2, 0, 5, 3), None),
+        more((0, 5, 3), None),
+    ],
 )
 def test_small_shapes(shape, log_prob):
     """No frames, one class, no utterances."""
@@ -263,6 +270,7 @@ def test_small_shapes(shape, log_prob):
         assert found.lengths.tolist() == [0, 0]
 
 
+@pytest.mark.exhaustive
 def test_bfloat16_is_lifted_first():
     """Half precision is what it says, computed in float32."""
     logits = jax.random.normal(jax.random.key(0), (2, 40, 7), jnp.bfloat16)

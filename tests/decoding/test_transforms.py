@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jax_ctc
 from benchmarks import hlo
+from tests.cases import more
 from tests.decoding import arpa_models
 
 pytestmark = pytest.mark.optimised
@@ -73,7 +74,7 @@ def test_vmap_is_the_batch(guides, expected):
     same(jax.tree.map(lambda x: x.reshape(B, *x.shape[3:]), cube), expected)
 
 
-@pytest.mark.parametrize("mapped", [False, True], ids=["jit", "shard_map"])
+@pytest.mark.parametrize("mapped", [False, more(True)], ids=["jit", "shard_map"])
 def test_a_sharded_batch_sends_nothing(guides, expected, mapped):
     """The same bits on 8 devices, without a collective."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -105,6 +106,7 @@ def test_a_program_on_file_and_padding(guides, expected):
     same(greedy.labels[:, :T], expected[1].labels)
 
 
+@pytest.mark.exhaustive
 def test_a_step_of_a_scan_and_no_derivative(guides, expected):
     """Floats are constants: `ctc_loss` of the labels has a derivative."""
     logits, lengths = batch()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jax_ctc
+from tests.cases import more
 from tests.decoding import arpa_models
 from tests.decoding.enumerated import labellings, read
 from tests.oracle import log_softmax
@@ -68,7 +69,9 @@ def path(grams, tmp_path_factory):
     return arpa_models.write(tmp_path_factory.mktemp("arpa") / "words.arpa", grams)
 
 
-@pytest.mark.parametrize("separator", SPELLINGS)
+@pytest.mark.parametrize(
+    "separator", [x if n < 2 else more(x) for n, x in enumerate(SPELLINGS)]
+)
 def test_scores_are_the_textbooks(path, grams, separator):
     """Every sequence of four pieces, in every way to part words."""
     vocabulary = SPELLINGS[separator]

@@ -51,7 +51,7 @@ def test_the_first_finding_is_the_fault(matrices, reader):
 
 
 @pytest.mark.relaxed
-@pytest.mark.parametrize("steps", [0, 20, confusion.STEPS])
+@pytest.mark.parametrize("steps", [0, more(20), more(confusion.STEPS)])
 def test_clean_lines_stay_clean(steps):
     """Untrained, on the plateau, and trained."""
     source = functools.partial(confusion.lines_batch, steps)
@@ -132,8 +132,8 @@ def always_the_same_start(batch, rng):
     [
         more_said_than_heard,
         next_in_the_padding,
-        itself_in_the_padding,
-        twice_the_same,
+        more(itself_in_the_padding),
+        more(twice_the_same),
         always_the_same_start,
     ],
 )

@@ -69,7 +69,7 @@ def close(found, expected, atol=1e-9):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("transform", [None, cap], ids=["plain", "capped"])
+@pytest.mark.parametrize("transform", [more(None), cap], ids=["plain", "capped"])
 def test_value_and_every_derivative(transform, x64):
     """Value, gradients, jvp and HVP are those of the loss of the logits, in float64."""
     arguments = problem()
@@ -193,7 +193,7 @@ def unchanged(implementation, blank_id, cotangent, logits, *rest):
     return loss, gradient
 
 
-@pytest.mark.parametrize("is_tied", [False, True], ids=["random", "tied"])
+@pytest.mark.parametrize("is_tied", [more(False), True], ids=["random", "tied"])
 def test_confident_models(is_tied, monkeypatch):
     """What a sure model's frames cost survives: as in the loss of logits."""
     batch = sure(1000, 128, 25, (5, 8, 12, 17, 30), is_tied=is_tied)

@@ -208,7 +208,7 @@ def test_log_probs_are_not_renormalised(case):
     assert (raised < 0).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, more(jnp.float16)])
 @pytest.mark.parametrize("implementation", ["blocked", more("scan")])
 def test_half_precision(dtype, implementation):
     """float32 from the first operation; the gradient in the input's dtype."""

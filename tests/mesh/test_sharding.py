@@ -253,7 +253,7 @@ def test_frames_pass_on_two_rows():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("classes", AxisType.Auto), ("both", AxisType.Explicit)]
+    ("name", "kind"), [more("classes", AxisType.Auto), ("both", AxisType.Explicit)]
 )
 def test_without_shard_map(name, kind):
     """Auto axes are named under `set_mesh`; Explicit ones are read off the type."""
@@ -395,6 +395,7 @@ def test_static_mistakes_outside():
         jax_ctc.ctc_loss(placed, *rest, vocab_axis="data")
 
 
+@pytest.mark.exhaustive
 def test_one_utterance_of_a_hundred_thousand_frames():
     """Over 8 devices, with padding in the last stretch: the loss and gradient of one.
 

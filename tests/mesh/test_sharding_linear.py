@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jax_ctc
 from benchmarks import hlo
 from jax_ctc._lattice import projected
+from tests.cases import more
 
 B, T, D, V, U = 4, 8, 6, 24, 2
 P = PartitionSpec
@@ -133,6 +134,7 @@ def test_sharded_is_whole(name):
         assert max(sizes) <= B // 2 * T * max(D, U + 3)
 
 
+@pytest.mark.exhaustive
 def test_hvp_of_sharded_classes():
     """Curvature too, in float32."""
     features, kernel, bias, *rest = batch()
@@ -165,8 +167,8 @@ def test_hvp_of_sharded_classes():
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("classes", AxisType.Auto),
-        ("features", AxisType.Explicit),
+        more("classes", AxisType.Auto),
+        more("features", AxisType.Explicit),
         ("classes", AxisType.Explicit),
     ],
     ids=["classes, told", "features, typed", "classes, typed"],

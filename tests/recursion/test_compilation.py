@@ -13,6 +13,7 @@ import jax_ctc
 from benchmarks import hlo
 from jax_ctc import _recursion
 from jax_ctc._lattice.pose import pose, prepare
+from tests.cases import more
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -163,6 +164,7 @@ def test_alignments_of_a_sharded_batch_communicate_nothing():
     close(compiled(*placed), whole)
 
 
+@pytest.mark.exhaustive
 def test_alignments_in_shard_map_and_vmap():
     """With check_vma, and one utterance at a time: what the batch gives."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -182,7 +184,7 @@ def test_alignments_in_shard_map_and_vmap():
         assert (np.asarray(samples.log_prob) <= -np.asarray(loss)[:, None] + 1e-4).all()
 
 
-@pytest.mark.parametrize("implementation", ["blocked", "scan"])
+@pytest.mark.parametrize("implementation", ["blocked", more("scan")])
 def test_shard_map(implementation):
     """Loss, gradient and HVP inside shard_map with check_vma, equal to outside."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -222,7 +224,7 @@ def test_shard_map(implementation):
     np.testing.assert_allclose(mean, whole.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, more(np.float64)])
 def test_shard_map_with_replicated_logits(dtype, x64):
     """Logits the same everywhere, labels different: the gradient is the sum, once."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -323,7 +325,16 @@ def test_products_ask_for_full_precision(classes, implementation):
     """The default precision is bfloat16 on TPU and TF32 on GPU."""
 
     def gradient(logits, labels):
-        spec, batch = prepare(logits, labels, None, None, blank_id=0)
+        spec, batch = prepare(
+            logits,
+            labels,
+            None,
+            None,
+            blank_id=0,
+            inputs="logits",
+            wildcard_id=None,
+            wildcard_log_prob=0.0,
+        )
         plain = _recursion.PLAIN[implementation]
         return plain.forward_backward(pose(spec, batch)[0], normalise=True)
 

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int
 
 from jax_ctc._lattice.emissions import Source, source
 from jax_ctc._lattice.frames import from_bits, to_bits
-from jax_ctc._lattice.occupancy import write_gradient
+from jax_ctc._lattice.occupancy import by_id, write_gradient
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import Extended
@@ -99,7 +99,7 @@ def entropy_backward(
         known, products, paths = _backward(
             problem, known, emission, knowns, scale, plan
         )
-        slopes = -_slopes(products, paths)
+        slopes = -_slopes(problem, products, paths)
         gradient = write_gradient(
             scores, gradient, start, slopes, is_alive, normalise=False
         )
@@ -159,15 +159,17 @@ def _backward(
     return known, products, paths
 
 
-def _slopes(products: Product, paths: Entropies) -> Float[Array, "K B S"]:
-    """Return posterior * (E - H) of each label, and of all blanks together."""
+def _slopes(
+    problem: Problem, products: Product, paths: Entropies
+) -> Float[Array, "K B S"]:
+    """Return posterior * (E - H) of each state that has an id."""
     posterior = jnp.concatenate(normalised(products), axis=2)
     path = jnp.concatenate(paths, axis=2)
     surprisal = path - jnp.log(jnp.where(posterior > 0, posterior, 1))
     mean = jnp.sum(posterior * surprisal, axis=2, keepdims=True)
     slope = posterior * (surprisal - mean)
     blank, label = jnp.split(slope, [products.blank.shape[2]], axis=2)
-    return jnp.concatenate([label, jnp.sum(blank, axis=2, keepdims=True)], axis=2)
+    return by_id(problem, label, blank)
 
 
 def _certain(state: State) -> Known:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice.emissions import Source, source
 from jax_ctc._lattice.frames import from_bits, to_bits
-from jax_ctc._lattice.occupancy import write_gradient
+from jax_ctc._lattice.occupancy import by_id, write_gradient
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import ZERO, Extended
@@ -126,8 +126,7 @@ def gradient_of(
         beta, posterior = posteriors_of(
             source.problem, beta, emission, alphas, scale, plan
         )
-        of_blank = jnp.sum(posterior.blank, axis=2, keepdims=True)
-        of_class = jnp.concatenate([posterior.label, of_blank], axis=2)
+        of_class = by_id(source.problem, posterior.label, posterior.blank)
         gradient = write_gradient(
             source, gradient, start, of_class, is_alive, normalise=plan.normalise
         )

@@ -31,7 +31,7 @@ class State(NamedTuple):
 class Emission(NamedTuple):
     """One frame's (or, stacked, one chunk's) emission probabilities over its best."""
 
-    blank: Extended  # [..., B, 1]
+    blank: Extended  # [..., B, 1], or [..., B, U+1]
     label: Extended  # [..., B, U]
     is_held: Bool[Array, "..."] | None = None  # past a stretch, before the next one
 

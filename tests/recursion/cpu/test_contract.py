@@ -15,7 +15,7 @@ from jax_ctc._lattice.pose import Spec, pose
 from jax_ctc._numbers.extended import LOG_CUTOFF
 from jax_ctc._recursion import blocked, cpu
 from tests import contract, guest_contract
-from tests.cases import named, tagged
+from tests.cases import more, named, tagged
 from tests.oracle import batch_loss_and_gradient
 
 MARK = "jax_ctc.cpu."
@@ -234,7 +234,7 @@ def both_best_paths(problem, normalise):
 
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize(
-    "name", ["ragged", "some_empty", "many_chunks", "long", "far_below", "huge_logits"]
+    "name", ["ragged", "some_empty", "many_chunks", more("long"), "far_below"]
 )
 def test_best_path(name, normalise):
     """As probable as the path that `blocked` finds, and as it says."""

@@ -20,9 +20,12 @@ from tools import ptx
 MARK = "__gpu$xla.gpu.ptx"
 GPUS = ["H100 x 1", "A100 x 1"]
 
-pytestmark = pytest.mark.skipif(
-    targets.missing(GPUS[0]) is not None, reason=str(targets.missing(GPUS[0]))
-)
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        targets.missing(GPUS[0]) is not None, reason=str(targets.missing(GPUS[0]))
+    ),
+]
 
 
 @functools.cache

@@ -20,9 +20,12 @@ MARK = "tpu_custom_call"
 B, T, V, U = 8, 60, 32, 20
 DATA, NOWHERE = PartitionSpec("data"), PartitionSpec()
 
-pytestmark = pytest.mark.skipif(
-    targets.missing("v5e x 1") is not None, reason=str(targets.missing("v5e x 1"))
-)
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        targets.missing("v5e x 1") is not None, reason=str(targets.missing("v5e x 1"))
+    ),
+]
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def test_pods(target, how, short):
         mesh = Mesh(mesh.devices, ("data",), axis_types=(AxisType.Explicit,))
     with kernels.preferring("tpu"):
         if how == "explicit":
-            with jax.set_mesh(mesh.abstract_mesh):
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 text = compiled(mesh, function, DATA).as_text()
         else:
             text = compiled(mesh, function, DATA).as_text()

@@ -8,6 +8,7 @@ scan nor a rule of derivatives lets through: so there is no loss around the kern
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from jax_ctc._numbers.extended import ZERO, Extended, careful
@@ -43,6 +44,7 @@ def both(interpret):
     return end, kernels.backward(frames, marks, scale, careful(column(slots, U)), cut)
 
 
+@pytest.mark.optimised
 def test_no_races_and_nothing_uninitialised():
     """And the answer is that of the other interpreter, to the bit."""
     careful_params = pltpu.InterpretParams(

@@ -16,7 +16,7 @@ from jax_ctc._recursion import tpu
 from jax_ctc._recursion.contract import Traits
 from jax_ctc._recursion.tpu.slots import MOST_LABELS, Slots, collect, lay_out, spread
 from tests import contract
-from tests.cases import named, tagged
+from tests.cases import more, named, tagged
 from tests.oracle import batch_loss_and_gradient
 
 TRAITS = Traits("tpu", jnp.dtype("float32"), 2, 100, 10, 32, True)
@@ -106,7 +106,7 @@ def shortened(name, frames, labels):
     return logits[:, :frames], ids[:, :labels], *full
 
 
-@pytest.mark.parametrize("name", ["normal", "normal_times_5"])
+@pytest.mark.parametrize("name", [more("normal"), "normal_times_5"])
 def test_long(guest, name):
     """Shortened from 4,000 frames; three chunks, of which the last reaches back."""
     check(shortened(name, 600, 50))

@@ -1,0 +1,1 @@
+"""A lattice that the user writes down: states and arcs, as arrays."""
