@@ -43,7 +43,7 @@ compat: $(VENV)/.compat ## run the tests beside PyTorch, Keras and TensorFlow: 2
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/compat $(ARGS)
 
 docs: $(VENV)/.docs ## build the site into out/site; ARGS="-b linkcheck" asks the network
-	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -b dirhtml -d out/doctrees \
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -E -b dirhtml -d out/doctrees \
 	  $(ARGS) docs out/site
 
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
