@@ -10,6 +10,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 WORKERS ?= 2
 ARGS ?=
+JAX ?=
 
 # Older pips apply the first to build requirements too; pip 25.3 and newer need both.
 export PIP_CONSTRAINT := $(CONSTRAINTS)
@@ -23,7 +24,7 @@ BIN := $(VENV)/bin
 KERNEL := $(wildcard jax_ctc/_recursion/cpu/kernel/*.h jax_ctc/_recursion/cpu/kernel/*.cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test exhaustive bench wheel aot ptx check format lock clean
+.PHONY: help demo test exhaustive compat docs bench wheel aot ptx check format lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1@/p' $(firstword $(MAKEFILE_LIST)) \
@@ -38,16 +39,36 @@ test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
 exhaustive: $(VENV)/.test ## run all tests, with those that show more of what others show
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 
+compat: $(VENV)/.compat ## run the tests beside PyTorch, Keras and TensorFlow: 2 GB of wheels
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/compat $(ARGS)
+
+docs: $(VENV)/.docs ## build the site into out/site; ARGS="-b linkcheck" asks the network
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -E -b dirhtml -d out/doctrees \
+	  $(ARGS) docs out/site
+
 bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" for options
 	$(BIN)/python -m benchmarks.run --sweep T U V B $(ARGS)
 	$(BIN)/python -m benchmarks.linear
 	$(BIN)/python -m benchmarks.decoding
 
-# In an environment of its own, with the newest of everything: what pip builds, against
-# the oldest jaxlib, must run there; and so must what was built with the pinned one.
-wheel: $(VENV)/.test ## try the package, and a wheel of it, on the newest jaxlib
-	$(PYTHON) -m venv --clear $(VENV)-newest
-	PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= $(VENV)-newest/bin/pip install --quiet .
+# Each wheel in an environment of its own, with the newest of everything (or with JAX),
+# and tests in a folder without the package: what runs is what was installed. What pip
+# builds against the oldest jaxlib must run there, and so must what this one's made.
+wheel: $(VENV)/.test $(VENV)/.release ## make what is released, and test it installed; JAX="jax==0.10.0 jaxlib==0.10.0" on that
+	rm -rf dist $(VENV)-apart
+	$(BIN)/python -m build --outdir dist/kernel
+	CXX=false $(BIN)/python -m build --wheel --outdir dist/pure
+	$(BIN)/python -m twine check --strict dist/*/*
+	$(BIN)/check-wheel-contents dist/*/*.whl
+	mkdir $(VENV)-apart
+	cp -r tests docs examples benchmarks tools *.md *.toml *.cff *.py $(VENV)-apart
+	for kind in pure kernel; do \
+	  $(PYTHON) -m venv --clear $(VENV)-newest && \
+	  PIP_CONSTRAINT= $(VENV)-newest/bin/pip install --quiet \
+	    "$$(ls dist/$$kind/*.whl)[test]" $(JAX) && \
+	  (cd $(VENV)-apart && JAX_PLATFORMS=cpu $(abspath $(VENV))-newest/bin/python \
+	    -m pytest -q -m fast $(ARGS)) || exit 1; \
+	done
 	cd $(VENV)-newest && JAX_PLATFORMS=cpu bin/python -c "import numpy as np, jax_ctc; \
 	  jax_ctc.ctc_loss(np.zeros((1, 1, 2)), np.ones((1, 1), int), implementation='cpu')"
 	OTHER_PYTHON=$(abspath $(VENV))-newest/bin/python \
@@ -82,13 +103,13 @@ lock: PIP_BUILD_CONSTRAINT :=
 lock: ## pin the newest versions: make lock PYTHON=python3.11
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install hatchling editables -e '.[aot,bench,dev]'
+	$(VENV)-lock/bin/pip install hatchling editables -e '.[aot,bench,compat,dev,docs,release]'
 	{ echo '# Every package of every extra. Regenerate: make lock PYTHON=python3.11'; \
 	  $(VENV)-lock/bin/pip freeze --exclude-editable; } > constraints.txt
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) $(VENV)-newest .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-apart .jax_cache .hypothesis .pytest_cache .ruff_cache build dist out
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

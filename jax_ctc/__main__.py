@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jax_ctc
 from jax_ctc._diagnose import Report, diagnose
 from jax_ctc._output.visible import visible
 from jax_ctc._output.whole import write_whole
@@ -244,6 +245,9 @@ def _print(report: Report) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jax_ctc", description="Exact CTC for JAX, on the command line."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"jax_ctc {jax_ctc.__version__}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(

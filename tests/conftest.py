@@ -14,6 +14,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 from jax._src import compiler
+from jax.experimental.compilation_cache import compilation_cache
 
 MAPS = pathlib.Path("/proc/self/maps")
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
@@ -97,6 +98,16 @@ def few_memory_maps():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
+
+
+@pytest.fixture
+def nothing_stored():
+    """Read no program that was compiled before, and store none."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

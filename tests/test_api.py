@@ -3,10 +3,12 @@
 import inspect
 import pathlib
 import re
+import tomllib
 
 import pytest
 
 import jax_ctc
+from jax_ctc.__main__ import main
 
 pytestmark = pytest.mark.fast
 
@@ -31,6 +33,13 @@ def test_all_is_what_is_there():
 def test_readme_names_it(name):
     """The README's table of names is complete."""
     assert f"`{name}" in (ROOT / "README.md").read_text()
+
+
+def test_reference_describes_all():
+    """Each public name once, in the pages that Sphinx makes of the docstrings."""
+    pages = "".join(p.read_text() for p in (ROOT / "docs/reference").glob("*.rst"))
+    described = re.findall(r"^\.\. auto(?:function|class):: (\w+)$", pages, re.M)
+    assert sorted(described) == list(jax_ctc.__all__)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -90,7 +99,12 @@ def test_signatures():
     }
 
 
-def test_version():
-    """One version, in the package and in its metadata files."""
-    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md"):
-        assert jax_ctc.__version__ in (ROOT / name).read_text(), name
+def test_version(capsys):
+    """One version: the package's. Who cites reads it elsewhere, and it is the same."""
+    assert f"version: {jax_ctc.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {jax_ctc.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dynamic"] == ["version"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"jax_ctc {jax_ctc.__version__}\n"

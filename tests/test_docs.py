@@ -18,25 +18,40 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = ["jax_ctc"] + [
     info.name for info in pkgutil.walk_packages(jax_ctc.__path__, "jax_ctc.")
 ]
-# A snippet, and the text block right below it, which is what it prints.
+# A snippet, and the text block right below it, which is what it prints. (Calls of other
+# libraries are ```py: tests/compat/test_pages.py runs them beside those libraries.)
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)
 
 
+WITH_SNIPPETS = [page for page in PAGES if BLOCKS.search(page.read_text())]
+
+
 @pytest.mark.relaxed
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_SNIPPETS, ids=lambda page: page.name)
 def test_page(page):
     """The page's python blocks, in order, are one script; a text block is its output.
 
     Where a text block follows at once, it is what the block prints, to the letter.
     """
     blocks = BLOCKS.findall(page.read_text())
-    assert blocks, "a page without a snippet is not listed here for nothing"
     namespace = {"__name__": page.stem}
     for number, (block, shown) in enumerate(blocks):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(block, f"{page.name} block {number}", "exec"), namespace)
         assert shown in ("", printed.getvalue()), f"block {number}"
+
+
+def test_readme_is_short():
+    """What is longer is on the site."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_every_page_is_in_the_tree():
+    """The front page leads to all of them."""
+    front = (ROOT / "docs/index.md").read_text()
+    for page in PAGES[1:]:
+        assert page.stem == "index" or f"\n{page.stem}\n" in front, page
 
 
 def test_the_doctors_mistakes_show_their_reports():

@@ -85,6 +85,8 @@ LAYERS = [
     {"_diagnose"},
     {"_diagnose/watch"},
     {""},
+    {"compat/keras", "compat/optax", "compat/torch"},
+    {"compat"},
     {f"_self_check/{m}" for m in ("float64", "batches", "report", "where")},
     {"_self_check/rivals"},
     {"_self_check/run"},
@@ -149,8 +151,9 @@ def test_imports_look_down_only(module):
 
 def test_extras_are_imported_lazily():
     """Importing the library imports none of them."""
-    extras = sorted(set().union(*EXTRAS.values()))
-    program = f"import jax_ctc, sys; print([x for x in {extras} if x in sys.modules])"
+    extras = sorted(set().union(*EXTRAS.values(), {"keras", "optax", "torch"}))
+    imports = "import jax_ctc.compat, sys"
+    program = f"{imports}; print([x for x in {extras} if x in sys.modules])"
     run = [sys.executable, "-c", program]
     assert subprocess.run(run, capture_output=True, check=True).stdout == b"[]\n"
 

@@ -154,7 +154,7 @@ class EditCounts:
 
     @property
     def errors(self) -> Leaf:
-        """[...] int32, all three kinds together: the edit distance."""
+        """[...] int32, the edit distance, which is all three kinds together."""
         return self.substitutions + self.insertions + self.deletions
 
     @property

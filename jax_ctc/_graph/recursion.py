@@ -12,9 +12,10 @@ rounding is 1e-5 nats, is two floats itself; and the largest term of a log-sum e
 whole, next to log1p of the rest. What the second floats hold is rounding, a constant to
 JAX; so plain autodiff gives the derivatives, of any order, as of the formula above.
 
-Sums over the arcs into a state are segment sums. (At most P arcs into a state and a
-gather, [S, P], took 0.8 times the time for the lattice of CTC on a CPU, where P is 3.
-In the graph of a lexicon P is the number of words, and under `jit` nobody knows it.)
+Sums over the arcs into a state are segment sums. Where at most P arcs lead into a
+state they could be laid out as [S, P] and summed over rows. On a CPU that takes as long
+for the lattice of CTC, where P is 3, and far longer for a lexicon, where P is the
+number of words (`python -m benchmarks.graphs`). And under `jit` nobody knows P.
 """
 
 from collections.abc import Callable
@@ -62,11 +63,11 @@ Join: TypeAlias = Callable[[Log, Int[Array, " A"], int], tuple[Log, Int[Array, "
 def log_z(problem: GraphProblem) -> Float[Array, ""]:
     """Return the log of the sum over all paths; -inf where there is none."""
     end, _ = steady_scan(
-        lambda state, frame: (_advance(problem.graph, state, frame, log_sum)[0], None),
-        _initial(problem),
+        lambda state, frame: (advance(problem.graph, state, frame, log_sum)[0], None),
+        initial(problem),
         frames_of(problem),
     )
-    return _ending(problem.graph, end, log_sum)[0]
+    return ending(problem.graph, end, log_sum)[0]
 
 
 def best_path(problem: GraphProblem) -> Path:
@@ -77,11 +78,11 @@ def best_path(problem: GraphProblem) -> Path:
     in the first state, and of these the one whose last arc is the first, and so on.
     """
     end, backs = steady_scan(
-        lambda state, frame: _advance(problem.graph, state, frame, maximum),
-        _initial(problem),
+        lambda state, frame: advance(problem.graph, state, frame, maximum),
+        initial(problem),
         frames_of(problem),
     )
-    log_value, last = _ending(problem.graph, end, maximum)
+    log_value, last = ending(problem.graph, end, maximum)
 
     def back(
         state: Int[Array, ""], frame: tuple
@@ -139,9 +140,9 @@ def log_sum(
     # exp(above + low), of the peak without its 1, next to which the rest would round.
     above = above + terms.low
     share = jnp.where(is_peak, jnp.expm1(above), jnp.exp(above))
-    both = jnp.stack([share, is_peak.astype(share.dtype)], axis=1)  # [A, 2]
-    below, peaks = jax.ops.segment_sum(both, target, num_states).T
-    rest = jnp.where(is_zero, 0, below + lax.stop_gradient(peaks - 1))
+    below = jax.ops.segment_sum(share, target, num_states)
+    peaks = jax.ops.segment_sum(is_peak.astype(share.dtype), target, num_states)
+    rest = jnp.where(is_zero, 0, below + (peaks - 1))
     total = plus(peak, jnp.log1p(rest))
     none = jnp.zeros_like(target, shape=(num_states,))
     return Log(jnp.where(is_zero, -jnp.inf, total.high), total.low), none
@@ -161,14 +162,14 @@ def maximum(
     return Log(jnp.where(is_zero, -jnp.inf, total.high), total.low), first
 
 
-def _initial(problem: GraphProblem) -> State:
+def initial(problem: GraphProblem) -> State:
     """Return alpha before the first frame."""
     start = problem.graph.start
     zero = jnp.zeros_like(start[0])
     return State(Log(start, jnp.zeros_like(start)), Log(zero, zero))
 
 
-def _advance(
+def advance(
     graph: Graph, state: State, frame: tuple, join: Join
 ) -> tuple[State, Int[Array, " S"]]:
     """Return the state after a frame, and the arc by which each alpha was reached."""
@@ -196,7 +197,7 @@ def _weights(graph: Graph, log_weight: Float[Array, " A"] | None) -> jax.Array:
     return graph.log_weight if log_weight is None else log_weight
 
 
-def _ending(graph: Graph, state: State, join: Join) -> tuple[jax.Array, jax.Array]:
+def ending(graph: Graph, state: State, join: Join) -> tuple[jax.Array, jax.Array]:
     """Return what all ends add up to, and the first of the best where join is max.
 
     Beyond the cut-off it counts as impossible, as in every loss here.

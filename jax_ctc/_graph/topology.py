@@ -14,6 +14,7 @@ from jax_ctc._checks.options import check_blank_id
 from jax_ctc._graph.records import Graph
 from jax_ctc._lattice.pose import or_full
 from jax_ctc._numbers.masks import is_at, is_inside, positions
+from jax_ctc._numbers.sizes import is_open
 
 # A class that is none: whatever reads an arc that emits it flags the utterance.
 _NO_CLASS = -1
@@ -76,6 +77,12 @@ def ctc_graph(
         transducers", 2020, https://arxiv.org/abs/2010.01003.
     """
     checked = check_labels(labels)
+    if is_open(checked.shape[-1]):
+        raise ValueError(
+            "`labels` must have a known number of labels U, which the states of the"
+            f" graph count; got shape {checked.shape}. A program may be exported with"
+            " symbolic leading axes and frames T, but not U"
+        )
     lengths = check_lengths(
         label_lengths, checked.shape[:-1], name="label_lengths", of="labels"
     )
@@ -99,12 +106,12 @@ def _build(blank_id: int, labels: Any, label_lengths: Any) -> Graph:
     classes = jnp.where(is_good, classes.at[..., 1::2].set(named), _NO_CLASS)
 
     last = 2 * label_lengths[..., None]  # [..., 1]: the state that ends in a blank
-    is_open = _row(target, leading) <= last
+    open_arcs = _row(target, leading) <= last
     if num_labels > 1:
         differs = jnp.ones((*leading, len(source)), bool)
         skips = (labels[..., 1:] != labels[..., :-1]) | ~is_label[..., 1:]
         differs = differs.at[..., 1 - num_labels :].set(skips)
-        is_open = is_open & differs
+        open_arcs = open_arcs & differs
     is_end = is_at(last[..., 0], len(state)) | is_at(last[..., 0] - 1, len(state))
     is_start = positions(len(state), len(leading) + 1) == 0
     shape = (*leading, len(source))
@@ -112,7 +119,7 @@ def _build(blank_id: int, labels: Any, label_lengths: Any) -> Graph:
         source=jnp.broadcast_to(_row(source, leading), shape),
         target=jnp.broadcast_to(_row(target, leading), shape),
         emits=classes[..., target],
-        log_weight=_log(is_open | ~is_good),
+        log_weight=_log(open_arcs | ~is_good),
         start=jnp.broadcast_to(_log(is_start), (*leading, len(state))),
         end=_log(is_end),
     )

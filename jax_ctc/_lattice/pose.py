@@ -53,9 +53,9 @@ def prepare(
     label_lengths: ArrayLike | None,
     *,
     blank_id: Index,
-    inputs: Option,
-    wildcard_id: Index | None,
-    wildcard_log_prob: ArrayLike,
+    inputs: Option = "logits",
+    wildcard_id: Index | None = None,
+    wildcard_log_prob: ArrayLike = 0.0,
 ) -> tuple[Spec, Batch]:
     """Raise on static mistakes; part what is static from what is not."""
     batch = check_inputs(logits, labels, logit_lengths, label_lengths)

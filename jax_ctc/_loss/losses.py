@@ -92,9 +92,9 @@ def ctc_loss(
     Numerics:
         Arithmetic in float32 from the first operation (float64 for float64), in
         extended range: no underflow, and gradient errors below 1e-5 at any length
-        measured (README). A loss below about 1e-5 is exact to T * 1e-7 nats. -log p
-        beyond 7.4e8 nats counts as impossible. Derivatives of every order and mode;
-        the second and higher ones are those of "scan", in log space.
+        measured (docs/promises.md). A loss below about 1e-5 is exact to T * 1e-7 nats.
+        -log p beyond 7.4e8 nats counts as impossible. Derivatives of every order and
+        mode; the second and higher ones are those of "scan", in log space.
 
     Cost:
         O(T * (U + V)) time per utterance. Beyond logits and gradient, memory grows

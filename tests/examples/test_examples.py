@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from examples import doctor_page
+from examples import doctor_page, draw_graph
 from examples import three_wrong_losses as wrong
 from tests.cases import more
 from tests.interrupts import interrupts_heeded
@@ -186,3 +186,14 @@ def test_the_doctors_page_is_that_of_its_docs(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["doctor_page"])
     assert doctor_page.main() == 2
     assert "no browser on PATH: chromium" in capsys.readouterr().err
+
+
+def test_draw_graph_draws_the_picture_of_the_docs(monkeypatch, capsys, tmp_path):
+    """Both graphs; the picture that the docs show is as wide and as high."""
+    monkeypatch.setattr(sys, "argv", ["draw_graph", "--out", str(tmp_path / "new")])
+    assert draw_graph.main() == 0
+    drawn = tmp_path / "new/graph.png"
+    assert capsys.readouterr().out.split() == [str(drawn)]
+    shown = ROOT / "docs/images/graph.png"
+    # The signature of a PNG, and its size in pixels.
+    assert drawn.read_bytes()[:24] == shown.read_bytes()[:24]

@@ -1,6 +1,6 @@
 """The precision table: float32 against the float64 oracle, on long and hard inputs.
 
-`pytest tests/loss/test_precision.py -s` prints the rows that the README shows.
+`pytest tests/loss/test_precision.py -s` prints the rows that docs/promises.md shows.
 """
 
 import jax

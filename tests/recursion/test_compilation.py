@@ -325,16 +325,7 @@ def test_products_ask_for_full_precision(classes, implementation):
     """The default precision is bfloat16 on TPU and TF32 on GPU."""
 
     def gradient(logits, labels):
-        spec, batch = prepare(
-            logits,
-            labels,
-            None,
-            None,
-            blank_id=0,
-            inputs="logits",
-            wildcard_id=None,
-            wildcard_log_prob=0.0,
-        )
+        spec, batch = prepare(logits, labels, None, None, blank_id=0)
         plain = _recursion.PLAIN[implementation]
         return plain.forward_backward(pose(spec, batch)[0], normalise=True)
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import jax_ctc
 from jax_ctc import _recursion
@@ -13,19 +12,17 @@ from tests.cases import more
 
 
 @pytest.fixture
-def guest(monkeypatch):
-    """Put the small guest into the table, first of all; forget what was compiled."""
+def guest(monkeypatch, nothing_stored):
+    """Put the small guest into the table, first of all; forget what was compiled.
+
+    The mark is a name, and names are no part of a stored program's key.
+    """
     tables = {"small": small_guest} | _recursion.GUESTS
     monkeypatch.setattr(_recursion, "GUESTS", tables)
     monkeypatch.setitem(contract.GRADIENT_ATOL, ("small", "float32"), 1e-5)
     jax.clear_caches()
-    # The mark is a name, and names are no part of a stored program's key.
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
     yield "small"
     jax.clear_caches()
-    jax.config.update("jax_enable_compilation_cache", True)
-    compilation_cache.reset_cache()
 
 
 # The guests of the library pass them all, each in its own folder.

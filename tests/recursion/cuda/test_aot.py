@@ -22,6 +22,8 @@ GPUS = ["H100 x 1", "A100 x 1"]
 
 pytestmark = [
     pytest.mark.exhaustive,
+    # A program for another machine cannot be read back on this one.
+    pytest.mark.usefixtures("nothing_stored"),
     pytest.mark.skipif(
         targets.missing(GPUS[0]) is not None, reason=str(targets.missing(GPUS[0]))
     ),

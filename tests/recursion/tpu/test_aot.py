@@ -22,6 +22,8 @@ DATA, NOWHERE = PartitionSpec("data"), PartitionSpec()
 
 pytestmark = [
     pytest.mark.exhaustive,
+    # A program for another machine cannot be read back on this one.
+    pytest.mark.usefixtures("nothing_stored"),
     pytest.mark.skipif(
         targets.missing("v5e x 1") is not None, reason=str(targets.missing("v5e x 1"))
     ),

@@ -1,0 +1,117 @@
+"""What the reference needs beside Sphinx: names are links, and none is missing.
+
+A page writes a public name as code, `ctc_loss`, and so does a docstring. Both become
+links to where the name is described. A public name that is described nowhere, or in two
+places, is a warning, and so an error.
+"""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+import jax_ctc
+
+_COMPAT = {
+    f"compat.{module}.{name}"
+    for module, names in {
+        "optax": ["ctc_loss"],
+        "torch": ["ctc_loss"],
+        "keras": ["CTCLoss", "ctc_loss"],
+    }.items()
+    for name in names
+}
+NAMES = {f"jax_ctc.{name}" for name in {*jax_ctc.__all__, *_COMPAT}}
+_SECTION = re.compile(r"[A-Z][a-z]+:$")
+_RESULT = re.compile(r"^    ([a-z_]+): ")
+_PAGE = re.compile(r"docs/(\w+)\.md")
+_AS_IT_STANDS = ".. code-block:: text", ""
+_log = logging.getLogger(__name__)
+
+
+class LinkNames(SphinxTransform):
+    """Turn code that is a public name into a link to it."""
+
+    default_priority = 200  # before references are resolved
+
+    def apply(self, **_: Any) -> None:
+        """Replace literals; not in headings, and not in what is a link already."""
+        for literal in list(self.document.findall(nodes.literal)):
+            above = literal.parent
+            while above and not isinstance(above, nodes.title | nodes.reference):
+                if isinstance(above, addnodes.pending_xref | addnodes.desc_signature):
+                    break
+                above = above.parent
+            name = self.public(literal.astext())
+            if above is None and name:
+                link = addnodes.pending_xref(
+                    "",
+                    refdomain="py",
+                    reftype="obj",
+                    reftarget=name,
+                    refdoc=self.env.docname,
+                    refexplicit=True,
+                    refwarn=True,
+                )
+                literal.replace_self(link)
+                link += literal
+
+    def public(self, text: str) -> str | None:
+        """Return the full name that the text stands for, if it is public."""
+        text = text.removesuffix("()")
+        return next((n for n in (text, f"jax_ctc.{text}") if n in NAMES), None)
+
+
+def as_restructured_text(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Say to Sphinx what a reader of the docstring sees.
+
+    What is indented between paragraphs is a formula, and lines that begin with a bar
+    are a table: both are shown as they stand. Several results are a list.
+    """
+    del app, what, name, obj, options
+    text, above, in_results = list(lines), "", False
+    lines.clear()
+    for number, line in enumerate(text):
+        starts = not number or not text[number - 1]
+        if line.startswith("    ") and starts and _is_text(above):
+            lines.extend([*_AS_IT_STANDS])
+        if line.startswith("|"):
+            if starts:
+                lines.extend([*_AS_IT_STANDS])
+            line = f"    {line}"
+        if line and line[0] != " ":
+            in_results = line == "Returns:" and bool(_RESULT.match(text[number + 1]))
+            line = "Results:" if in_results else line
+        elif in_results:
+            is_first = _RESULT.match(line)
+            line = _RESULT.sub(r"    * **\1**: ", line) if is_first else line[2:]
+        line = _PAGE.sub(r":doc:`\1 </\1>`", line.replace(", *)", r", \*)"))
+        lines.append(line)
+        above = line or above
+
+
+def _is_text(line: str) -> bool:
+    """Tell a paragraph from what announces something indented."""
+    return bool(line) and line[0] != " " and not _SECTION.match(line)
+
+
+def miss_none(app: Sphinx, env: Any) -> None:
+    """Warn of a public name that no page describes."""
+    del app
+    found = set(env.domains["py"].objects)
+    for name in sorted(NAMES - found):
+        _log.warning("%s is public, and no page of the reference describes it", name)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register all of it."""
+    app.add_transform(LinkNames)
+    app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
+    app.connect("env-check-consistency", miss_none)
+    return {"version": jax_ctc.__version__, "parallel_read_safe": True}
