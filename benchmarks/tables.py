@@ -4,7 +4,8 @@
     cp out/bench.jsonl benchmarks/results/cpu.jsonl
     python -m benchmarks.tables
 
-The table `gpu` is made from a record of its own, `gpu.jsonl`.
+The tables `gpu` and `sweeps` are made from records of their own, `gpu.jsonl` and
+`sweeps.jsonl`.
 
 Whatever stands between `<!-- benchmark: NAME -->` and `<!-- end -->` is replaced by the
 table of that name. `--check` changes nothing, and exits with 1 where a page is not what
@@ -26,6 +27,7 @@ from jax_ctc._output.whole import write_whole
 ROOT = pathlib.Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks/results/cpu.jsonl"
 RECORD_OF_A_GPU = ROOT / "benchmarks/results/gpu.jsonl"
+RECORD_OF_SWEEPS = ROOT / "benchmarks/results/sweeps.jsonl"
 _BLOCK = re.compile(
     r"(?P<head><!-- benchmark: (?P<name>\w+) -->\n).*?(?P<tail><!-- end -->)", re.S
 )
@@ -37,6 +39,7 @@ class Options:
 
     record: pathlib.Path = RECORD
     gpu: pathlib.Path = RECORD_OF_A_GPU
+    sweeps: pathlib.Path = RECORD_OF_SWEEPS
     page: tuple[pathlib.Path, ...] = (ROOT / "README.md", ROOT / "docs/performance.md")
     check: bool = False
 
@@ -45,8 +48,9 @@ def main(options: Options) -> int:
     """Write or compare every page; 1 if one differs, 2 if nothing can be read."""
     try:
         rows = read(options.record)
+        others = {"gpu": options.gpu, "sweeps": options.sweeps}
         pages = {
-            path: (old := path.read_text(), fill(old, rows, options.gpu))
+            path: (old := path.read_text(), fill(old, rows, others))
             for path in options.page
         }
     except (OSError, ValueError) as error:
@@ -78,14 +82,17 @@ def read(record: pathlib.Path) -> list[dict[str, Any]]:
     return rows
 
 
-def fill(page: str, rows: list[dict[str, Any]], gpu: pathlib.Path) -> str:
-    """Return the page with every marked table made anew from the rows, or a GPU's."""
+def fill(page: str, rows: list[dict[str, Any]], others: dict[str, pathlib.Path]) -> str:
+    """Return the page with every marked table made anew.
+
+    rows: what a table is made of unless `others` has a record for it.
+    """
 
     def table(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in TABLES:
             raise ValueError(f"no table {name!r}; choose from {', '.join(TABLES)}")
-        some = read(gpu) if name == "gpu" else rows
+        some = read(others[name]) if name in others else rows
         return f"{match['head']}\n{TABLES[name](some)}\n\n{match['tail']}"
 
     text, count = _BLOCK.subn(table, page)
