@@ -1,5 +1,6 @@
 """What every test runs under: 8 CPU devices, strict JAX, nothing downloaded."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -20,10 +21,10 @@ MAPS = pathlib.Path("/proc/self/maps")
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 # Beside the least of optimisations: what XLA's compiler for CPUs spends most of the
 # rest of its time on. JAX has no setting for it.
-QUICKLY = [
-    ("xla_cpu_use_fusion_emitters", False),
-    ("xla_cpu_parallel_codegen_split_count", 1),
-]
+QUICKLY = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
 
 def pytest_configure(config):
@@ -62,14 +63,26 @@ def strict_jax(request):
         yield
 
 
+@functools.cache
+def known_options():
+    """Return those of `QUICKLY` that this XLA has: such options come and go."""
+    program, known = jax.jit(lambda: 0).lower(), []
+    for option in QUICKLY.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            program.compile(compiler_options=dict([option]))
+            known.append(option)
+    return known
+
+
 def with_less(get_compile_options):
     """Return what tells XLA's options, `QUICKLY` among them where it is for a CPU."""
+    quickly = known_options()
 
     @functools.wraps(get_compile_options)
     def get(*arguments, backend=None, **options):
         found = get_compile_options(*arguments, backend=backend, **options)
         if backend is not None and backend.platform == "cpu":
-            found.env_option_overrides = [*found.env_option_overrides, *QUICKLY]
+            found.env_option_overrides = [*found.env_option_overrides, *quickly]
         return found
 
     return get
