@@ -3,8 +3,8 @@
     python -m benchmarks.floor --case wordpiece big_vocabulary
 
 `floor` is value and gradient of the mean log-sum-exp of the same logits: a pass that
-reads them, a pass that writes a gradient of their size, and no lattice. Whatever the
-loss does cannot be faster, for it does that too. `share` is the floor's part of the
+reads them, a pass that writes a gradient of their size, and no lattice, as XLA has it.
+No loss in plain XLA can be faster, for it does that too. `share` is the floor over the
 loss, the median over rounds in which both take turns. `faults` are pages that nobody
 had touched, which the system gives one by one: in a call of the loss, and of the floor.
 """
