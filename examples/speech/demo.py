@@ -40,7 +40,7 @@ class Options:
     Started again with the same --out, it goes on from the last checkpoint.
     """
 
-    updates: int = 240
+    updates: int = 160
     """Updates of the parameters in all, of two micro-batches of 16 utterances each."""
     seed: int = 0
     """Decides the initial parameters, the sentences and the voices."""
