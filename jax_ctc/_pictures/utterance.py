@@ -24,19 +24,19 @@ _MOST_LETTERS = 12  # of one name, as many as the margin holds
 _DARK = "#555555"
 
 
-def draw(given: Given, index: int, full: int | None = None) -> str:
+def draw(given: Given, index: int, num_frames: int | None = None) -> str:
     """Return a PNG as a data URL.
 
     Above, the probability of each class per frame, of the classes that matter here;
     below, the posterior of each label, and of blank hanging from the top. Frames after
     the stated length are hatched: what the loss does not look at, a reader should.
-    full: how many frames there are, where more were added to share a compiled shape.
+    num_frames: how many there are, where more were added to share a compiled shape.
     """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise need("matplotlib") from error
-    full = given.scores.shape[1] if full is None else full
+    full = given.scores.shape[1] if num_frames is None else num_frames
     stated = int(given.logit_lengths[index])
     labels = given.transcript(index)
     probability = _probabilities(given.scores[index, :full])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jax_ctc._checks.given import ArrayLike, Index, Option, Vocabulary
+from jax_ctc._checks.given import ArrayLike, Batches, Index, Option, Vocabulary
 from jax_ctc._checks.options import check_count
 from jax_ctc._output.progress import show_progress
 from jax_ctc._report.batches import read
@@ -15,7 +15,7 @@ __all__ = ["RankedUtterance", "Ranking", "rank_utterances"]
 
 
 def rank_utterances(
-    batches: Iterable[Any],
+    batches: Batches,
     *,
     blank_id: Index = 0,
     inputs: Option = "logits",

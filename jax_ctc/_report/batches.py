@@ -43,10 +43,10 @@ def read(batch: Any, number: int, options: dict[str, Any]) -> Batch:
     return Batch(arrays, given, names)  # pyright: ignore[reportArgumentType]
 
 
-def _fields(batch: Any) -> dict[str, Any]:
+def _fields(batch: Any) -> dict[Any, Any]:
     """Return the batch by name."""
     if isinstance(batch, Mapping):
-        fields = dict(batch)
+        fields = {**batch}
         unknown = [str(name) for name in fields if name not in _FIELDS]
         if unknown:
             raise ValueError(
@@ -55,7 +55,7 @@ def _fields(batch: Any) -> dict[str, Any]:
     elif isinstance(batch, tuple | list):
         if len(batch) > len(_FIELDS):
             raise ValueError(f"holds {len(batch)} things, but must be {_FORM}")
-        fields = dict(zip(_FIELDS, batch, strict=False))
+        fields: dict[Any, Any] = dict(zip(_FIELDS, batch, strict=False))
     else:
         raise TypeError(
             f"must be {_FORM}; got {type(batch).__name__}. `batches` are many: of one"
@@ -84,8 +84,11 @@ def _names(names: Any, number: int, count: int) -> list[str]:
     return flat
 
 
-def one_of(given: Given, index: int) -> Given:
-    """Return a batch of one utterance, a copy that holds on to no other."""
+def one_of(given: Given, index: int, *, cut: bool) -> Given:
+    """Return a batch of one utterance, a copy that holds on to no other.
+
+    cut: leave out the frames after its length.
+    """
     row, holes = slice(index, index + 1), given.holes
     if holes is not None:
         holes = dataclasses.replace(
@@ -94,6 +97,12 @@ def one_of(given: Given, index: int) -> Given:
             label_lengths=holes.label_lengths[row].copy(),
             has_some=holes.has_some[row].copy(),
         )
-    arrays = ("scores", "labels", "logit_lengths", "label_lengths")
-    rows = {name: getattr(given, name)[row].copy() for name in arrays}
-    return dataclasses.replace(given, holes=holes, **rows)
+    frames = int(given.logit_lengths[index]) if cut else given.scores.shape[1]
+    return dataclasses.replace(
+        given,
+        scores=given.scores[row, :frames].copy(),
+        labels=given.labels[row].copy(),
+        logit_lengths=given.logit_lengths[row].copy(),
+        label_lengths=given.label_lengths[row].copy(),
+        holes=holes,
+    )

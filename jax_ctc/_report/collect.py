@@ -71,14 +71,20 @@ class Worst:
         self._count = 0
 
     def offer(self, row: RankedUtterance, given: Given) -> None:
-        """Keep a copy of the utterance's scores if it is one of the worst so far."""
-        key = badness(row)
+        """Keep a copy of the utterance's scores if it is one of the worst so far.
+
+        What comes after its length is of interest where something is wrong with it.
+        """
         self._count += 1
-        order = key, -self._count  # of equals the first is ranked first
+        order = badness(row), -self._count  # of equals the first is ranked first
+        if len(self._heap) == self._most and order < self._heap[0][:2]:
+            return
+        is_odd = bool(row.status or row.findings)
+        kept = (*order, one_of(given, row.index, cut=not is_odd))
         if len(self._heap) < self._most:
-            heapq.heappush(self._heap, (*order, one_of(given, row.index)))
-        elif order > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (*order, one_of(given, row.index)))
+            heapq.heappush(self._heap, kept)
+        else:
+            heapq.heapreplace(self._heap, kept)
 
     def in_order(self) -> tuple[Pictured, ...]:
         """Return them, the worst first."""

@@ -58,7 +58,8 @@ def build(
 
 
 def _template() -> str:
-    return importlib.resources.files(__package__).joinpath("page.html").read_text()
+    page = importlib.resources.files("jax_ctc._report").joinpath("page.html")
+    return page.read_text(encoding="utf-8")
 
 
 def _pictures(
