@@ -51,8 +51,8 @@ def rank_utterances(
         num_pictures: of how many of the worst to keep the scores, for the page.
         num_shapes: the doctor looks at batches as they are, and compiles anew for each
             of their shapes: for so many it does, batches of other shapes it leaves out,
-            which a warning says. Everything else is brought to sizes that are powers
-            of two. More than a few shapes: pad to few sizes.
+            which a warning says (pad to few sizes). 0: it looks at none. Everything
+            else is brought to sizes that are powers of two.
         track: called with `batches`, yields them and shows how far it is, such as
             `tqdm.tqdm`. Default: a bar by rich, if stderr is a terminal.
 
@@ -82,8 +82,8 @@ def rank_utterances(
         >>> worst.differences
         (('agreed', 'c'), ('unheard', 'b'), ('beyond', 'a'))
     """
-    num_pictures = check_count(num_pictures, name="num_pictures")
-    num_shapes = check_count(num_shapes, name="num_shapes")
+    num_pictures = check_count(num_pictures, name="num_pictures", least=0)
+    num_shapes = check_count(num_shapes, name="num_shapes", least=0)
     options = {
         "blank_id": blank_id,
         "inputs": inputs,

@@ -50,7 +50,7 @@ class Doctor:
 
     def say_what_is_left_out(self, num_batches: int) -> None:
         """Warn if some batches were not examined."""
-        if self.num_examined == num_batches:
+        if self._most == 0 or self.num_examined == num_batches:
             return
         warnings.warn(
             f"the doctor looked at {self.num_examined} of {num_batches} batches: it"
@@ -75,6 +75,8 @@ class Worst:
 
         What comes after its length is of interest where something is wrong with it.
         """
+        if self._most == 0:
+            return
         self._count += 1
         order = badness(row), -self._count  # of equals the first is ranked first
         if len(self._heap) == self._most and order < self._heap[0][:2]:

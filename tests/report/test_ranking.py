@@ -211,8 +211,8 @@ def test_what_is_no_batch():
     with pytest.raises(TypeError, match="batch 0: .* is traced"):
         jax.jit(lambda x: rank([(x, good["labels"])]))(good["logits"])
     for option in ("num_pictures", "num_shapes"):
-        with pytest.raises(ValueError, match=f"`{option}` must be at least 1"):
-            rank([good], **{option: 0})
+        with pytest.raises(ValueError, match=f"`{option}` must be at least 0"):
+            rank([good], **{option: -1})
     with pytest.raises(ValueError, match="`blank_id`"):
         rank([good], blank_id=4)
     empty = rank([])
@@ -233,4 +233,7 @@ def test_progress(no_doctor, capsys):
     ranking = jax_ctc.rank_utterances(iter(batches), track=track)
     assert seen == batches
     assert jax_ctc.rank_utterances(batches).utterances == ranking.utterances
+    bare = jax_ctc.rank_utterances(batches, num_shapes=0, num_pictures=0)
+    assert [row.findings for row in bare.utterances] == [None, None]
+    assert (bare.num_examined, "<section" in bare.to_html()) == (0, False)
     assert capsys.readouterr() == ("", "")
