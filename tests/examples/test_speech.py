@@ -54,7 +54,9 @@ def test_letters_are_told_apart_by_their_tones():
     assert len(chords) == 26
     sound = sounds._play(np.random.default_rng(0), "k" * 9)
     spectrum = np.abs(np.fft.rfft(sound))
-    loudest = np.fft.rfftfreq(len(sound), 1 / sounds.RATE)[spectrum > spectrum.max() / 2]
+    loudest = np.fft.rfftfreq(len(sound), 1 / sounds.RATE)[
+        spectrum > spectrum.max() / 2
+    ]
     for tone in (sounds.LOW_TONES[10 % 6], sounds.HIGH_TONES[10 // 6]):
         assert (abs(loudest / tone - 1) < 0.04).any()
 
