@@ -4,7 +4,7 @@ B utterances, S frames of 10 ms, MELS bands.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +31,10 @@ class Batch(NamedTuple):
         lengths: [B] int32, letters of each.
     """
 
-    features: np.ndarray
-    frames: np.ndarray
-    labels: np.ndarray
-    lengths: np.ndarray
+    features: Any
+    frames: Any
+    labels: Any
+    lengths: Any
 
     def rows(self, index: np.ndarray | slice) -> "Batch":
         """Returns some of the utterances."""
@@ -112,9 +112,8 @@ def _noisy(rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
 
 def _mel_filters() -> np.ndarray:
     """Returns [FFT/2+1, MELS]: triangles, evenly spaced on the mel scale."""
-    edges = np.linspace(
-        *(2_595 * np.log10(1 + np.array([LOWEST, HIGHEST]) / 700)), MELS + 2
-    )
+    low, high = 2_595 * np.log10(1 + np.array([LOWEST, HIGHEST]) / 700)
+    edges = np.linspace(low, high, MELS + 2)
     hertz = 700 * (10 ** (edges / 2_595) - 1)
     bins = np.arange(FFT // 2 + 1)[:, None] * RATE / FFT
     rising = (bins - hertz[:-2]) / (hertz[1:-1] - hertz[:-2])
