@@ -127,7 +127,7 @@ def watch(
     check_classes = functools.partial(_check_classes, blank_id, vocabulary)
     check_classes(None)  # how many there are, the first step tells
     vocabulary = copy.copy(vocabulary)  # the first report may be hours away
-    wildcard = check_wildcard_id(wildcard_id)
+    wildcard = check_wildcard_id(wildcard_id, int(blank_id))
     check_wildcard_log_prob(wildcard_log_prob, wildcard)
     examine = functools.partial(
         diagnose,
