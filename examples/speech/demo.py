@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from examples.handwriting.model import num_parameters
+from examples.handwriting.report import progress_bar
 from examples.sharded.checkpoints import note_run, saved_step
 from examples.speech import report
 from examples.speech.features import Batch, as_batch
@@ -105,7 +106,7 @@ def run(
         f" {num_held_out} others held out",
         flush=True,
     )
-    with report.progress_bar(console) as bar:
+    with progress_bar(console, "words wrong") as bar:
         progress.on_update = report.watcher(bar, options.updates, progress)
         model = train(
             training,

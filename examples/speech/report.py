@@ -8,13 +8,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import Progress
 from rich.table import Table
 
 from examples.handwriting.pictures import BLUE, RED, STYLE, smooth
@@ -26,19 +20,6 @@ from examples.speech.train import Progress as State
 from jax_ctc import ctc_align, ctc_posteriors, plot_alignment
 
 NUM_SHOWN = 6
-
-
-def progress_bar(console: Console) -> Progress:
-    """Returns a bar with loss and word error rate; off a terminal, one final line."""
-    return Progress(
-        TextColumn("training"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("words wrong {task.fields[rate]}"),
-        TimeElapsedColumn(),
-        console=console,
-    )
 
 
 def watcher(bar: Progress, updates: int, progress: State) -> Callable[[], None]:
