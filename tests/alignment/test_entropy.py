@@ -135,7 +135,7 @@ def test_no_nan_is_made():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.optimised
+@pytest.mark.as_planned
 def test_memory_of_the_gradient_grows_with_the_root_of_time():
     """Four times the frames, twice the temporaries, as the loss."""
 

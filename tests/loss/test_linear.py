@@ -325,7 +325,7 @@ def test_frames_beyond_the_longest_are_skipped():
     assert len(made) == LOGIT_LENGTHS.max() // 2 * blocks_of_classes
 
 
-@pytest.mark.optimised
+@pytest.mark.as_planned
 def test_memory_does_not_grow_with_classes_times_frames(monkeypatch):
     """Temporaries beyond two kernels: less than a tenth of the logits, at any T."""
     monkeypatch.undo()  # blocks as users have them

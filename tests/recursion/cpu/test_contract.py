@@ -68,9 +68,11 @@ def test_transforms(name, check):
 
 def problem_of(batch, dtype=jnp.float32):
     """Pose a batch as an implementation sees it."""
-    *arrays, blank_id = batch
-    arrays[0] = jnp.asarray(arrays[0]).astype(dtype)
-    return pose(Spec(blank_id), Batch(*map(jnp.asarray, arrays)))[0]
+    logits, *arrays, blank_id = batch
+    return posed(Spec(blank_id), Batch(logits.astype(dtype), *arrays)).problem
+
+
+posed = jax.jit(pose, static_argnums=0)
 
 
 @pytest.mark.parametrize("name", ["ragged", "scattered", "many_chunks"])
@@ -104,7 +106,7 @@ def test_against_scan_in_double(normalise, x64):
         jnp.asarray(rng.integers(0, frames + 1, size), jnp.int32),
         jnp.asarray(rng.integers(0, labels + 1, size), jnp.int32),
     )
-    problem = pose(Spec(0), batch)[0]
+    problem = posed(Spec(0), batch).problem
     exactly = problem._replace(scores=problem.scores.astype(jnp.float64))
     log_z, gradient = jax.jit(cpu.forward_backward, static_argnames="normalise")(
         problem, normalise=normalise
