@@ -288,8 +288,7 @@ def test_alignments_use_it(monkeypatch):
     mapped = jax.vmap(jax_ctc.ctc_align)(*arrays)
     np.testing.assert_array_equal(mapped.tokens, ours.tokens)
     monkeypatch.setattr(_recursion, "PREFERRED", "blocked")
-    jax.clear_caches()
-    theirs = jax.jit(jax_ctc.ctc_align)(*arrays)
+    logits, *rest = arrays  # a frame longer, or what is compiled already would run
+    theirs = align(np.pad(logits, ((0, 0), (0, 1), (0, 0))), *rest)
     np.testing.assert_allclose(ours.log_prob, theirs.log_prob, rtol=1e-6)
-    assert np.mean(np.asarray(ours.tokens == theirs.tokens)) > 0.99
-    jax.clear_caches()
+    assert np.mean(np.asarray(ours.tokens == theirs.tokens[:, :-1])) > 0.99
