@@ -40,9 +40,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "relaxed: runs other people's code, which promotes ranks and dtypes"
     )
-    config.addinivalue_line(
-        "markers", "optimised: of numbers as users get them"
-    )
+    config.addinivalue_line("markers", "optimised: of numbers as users get them")
     config.addinivalue_line(
         "markers", "as_planned: of memory and messages as users have them: XLA's part"
     )

@@ -92,18 +92,16 @@ def test_one_failure_ends_the_others(tmp_path, monkeypatch):
     with launch.start(2, 1, out=tmp_path, steps=0) as cluster:
         # A neighbour that would go on for ever.
         other = [sys.executable, "-c", "import time; time.sleep(600)"]
+        cluster.processes[1].kill()
         cluster.processes[1].wait()
         cluster.processes[1] = subprocess.Popen(other)
-        assert cluster.finish() == [2, -signal.SIGKILL]
-        assert "process 0:\n--steps must be at least 1; got 0" in cluster.errors()
-    with (
-        launch.start(1, 1, out=tmp_path, steps=0) as cluster,
-        pytest.raises(
+        with pytest.raises(
             RuntimeError,
             match="a process ended before .* at step 3; (?s:.*)--steps must",
-        ),
-    ):
-        cluster.kill_after(tmp_path, saved=1, step=3)
+        ):
+            cluster.kill_after(tmp_path, saved=1, step=3)
+        assert cluster.finish() == [2, -signal.SIGKILL]
+        assert "process 0:\n--steps must be at least 1; got 0" in cluster.errors()
 
 
 def test_no_process_outlives_its_block(tmp_path):
