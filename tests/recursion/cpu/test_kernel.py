@@ -13,8 +13,9 @@ HERE = pathlib.Path(__file__).parent
 KERNEL = build_kernel.SOURCE.parent
 COMMON = [flag for flag in build_kernel.FLAGS if flag not in ("-fPIC", "-shared")]
 
-# Compiled in half the time; as it is built; then what finds reads and writes outside of arrays, overflows and
-# other undefined steps; then what finds threads that do not wait for each other.
+# Compiled in half the time; as it is built; then what finds reads and writes outside of
+# arrays, overflows and other undefined steps; then what finds threads that do not wait
+# for each other.
 # Clones are chosen before a sanitizer has started, so there is one kind of code there.
 BUILDS = {
     "quick": (["-O1"], 1_000),
