@@ -56,7 +56,8 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # Tracing makes many objects that live on: to look through them costs a tenth.
     gc.set_threshold(100_000, 20, 100)
-    mlir.make_ir_context = few_contexts(mlir.make_ir_context)
+    if jax.__version_info__ < (0, 12):
+        mlir.make_ir_context = few_contexts(mlir.make_ir_context)
     # For fixtures of modules as well, which come before any of a test.
     jax.config.update("jax_disable_most_optimizations", True)
     compiler.get_compile_options = with_less(compiler.get_compile_options)
