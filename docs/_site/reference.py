@@ -12,6 +12,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 import jax_ctc
@@ -29,6 +30,7 @@ NAMES = {f"jax_ctc.{name}" for name in {*jax_ctc.__all__, *_COMPAT}}
 _SECTION = re.compile(r"[A-Z][a-z]+:$")
 _RESULT = re.compile(r"^    ([a-z_]+): ")
 _PAGE = re.compile(r"docs/(\w+)\.md")
+_PART = re.compile(r".*?[_.=/(]+(?!$)|.+?$")
 _LONGEST_ROW = 120
 _AS_IT_STANDS = ".. code-block:: text", ""
 _log = logging.getLogger(__name__)
@@ -80,6 +82,24 @@ class WrapSentences(SphinxTransform):
                 block["classes"].append("prose")
 
 
+class BreakNames(SphinxPostTransform):
+    """Let names in tables break behind their parts, so that a phone shows the row."""
+
+    default_priority = 900  # when all links are made
+    formats = ("html",)
+
+    def run(self, **_: Any) -> None:
+        """Put <wbr> there: a browser breaks at it, and does not copy it."""
+        for cell in self.document.findall(nodes.entry):
+            for literal in cell.findall(nodes.literal):
+                first, *more = _PART.findall(literal.astext())
+                literal.clear()
+                literal += nodes.Text(first)
+                for part in more:
+                    literal += nodes.raw("", "<wbr>", format="html")
+                    literal += nodes.Text(part)
+
+
 def as_restructured_text(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
@@ -127,6 +147,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.add_transform(LinkNames)
     app.add_transform(WrapSentences)
+    app.add_post_transform(BreakNames)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("env-check-consistency", miss_none)
     return {"version": jax_ctc.__version__, "parallel_read_safe": True}
