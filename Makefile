@@ -57,7 +57,7 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 wheel: $(VENV)/.test $(VENV)/.release ## make what is released, and test it installed; JAX="jax==0.10.0 jaxlib==0.10.0" on that
 	rm -rf dist $(VENV)-apart
 	$(BIN)/python -m build --outdir dist/kernel
-	CXX=false $(BIN)/python -m build --wheel --outdir dist/pure
+	CXX=none $(BIN)/python -m build --wheel --outdir dist/pure
 	$(BIN)/python -m twine check --strict dist/*/*
 	$(BIN)/check-wheel-contents dist/*/*.whl
 	mkdir $(VENV)-apart

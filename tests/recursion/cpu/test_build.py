@@ -134,6 +134,14 @@ def test_no_compiler_at_all(tmp_path, monkeypatch):
     assert "no C++ compiler was found" in reason
 
 
+def test_the_pure_wheel_says_what_it_is(tmp_path, monkeypatch):
+    """Its users never chose a compiler; they are told how to have the kernel."""
+    monkeypatch.setenv("CXX", "none")
+    made, reason = build_kernel.build(tmp_path)
+    assert reason == build_kernel.PURE == made.read_text().strip()
+    assert "--no-binary jax_ctc" in reason
+
+
 def test_an_older_interface_is_told(monkeypatch):
     """A library that this jaxlib would refuse at its first program is refused here."""
     if library.missing():
