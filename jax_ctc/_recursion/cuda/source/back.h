@@ -45,7 +45,7 @@ __device__ __forceinline__ void onward(Crew<L>& crew, Walker<L>& walker, int fir
                                        int count, bool anew, int N, int scale,
                                        const Pair* rows, Occupancy* occupied) {
   constexpr int R = L::R, F = L::F;
-  constexpr int kAhead = L::kApart ? F / 2 : 0;  // divides F
+  constexpr int kAhead = !L::kApart ? 0 : F < 8 ? F / 2 : 2;  // divides F
   constexpr int kHeld = kAhead > 0 ? kAhead : 1;
   const Places<L>& who = walker.who;
   const int places = walker.places, last = first + count - 1, j = N - who.n;
@@ -98,7 +98,7 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
                      void* all_gradients, Pair* rows, Occupancy* occupied, Pair* parked,
                      int* scratch) {
   constexpr bool kApart = L::kApart;
-  using Scribe = Writer<L::R == 1 ? 3 : L::R < 8 ? 2 : 1>;
+  using Scribe = Writer<L::R == 1 ? 4 : L::R < 8 ? 2 : 1>;
   __shared__ Shared<L> shared[kApart ? 2 : 1];
   __shared__ Met met;
   const Dims d(dims);
