@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from jax_ctc._diagnose import facts, lengths, structure
+from jax_ctc._diagnose import facts, lengths, squashed, structure, tail
 from jax_ctc._diagnose.alternatives import Alternative, alternatives
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.frames import cut
@@ -13,7 +13,9 @@ from jax_ctc._diagnose.judge import Verdict, cheaper, compare
 from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS
 from jax_ctc._diagnose.pairs import shuffled
 from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.renamed import constant, renamed
 from jax_ctc._diagnose.report import ERROR, Finding
+from jax_ctc._diagnose.unsaid import unsaid
 
 # Mistakes come in pairs now and then; each is looked for on top of the ones found.
 _ROUNDS = 3
@@ -51,7 +53,8 @@ def _examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
     steps = [(None, reading.status), *((m.finding, m.reading.status) for m in mended)]
     reading = structure.tempered(mended[-1].reading if mended else reading)
     causes = [m.finding for m in mended]
-    for _ in range(_ROUNDS):
+    is_lost = bool(mended) and mended[-1].is_lost
+    for _ in range(0 if is_lost else _ROUNDS):
         best = _best(given, reading, is_usable)
         if best is None or best[0].code in {finding.code for finding in causes}:
             break
@@ -82,16 +85,22 @@ def _structure(
     """Mend what the arrays give away, one mistake on top of another."""
     found = []
     for test in (
+        lambda r: squashed.softmax_axis(given, r, is_usable),
+        lambda r: squashed.relu(given, r, is_usable),
         lambda r: structure.scale(given, r, is_usable),
         lengths.labels_third,
         lengths.swapped_lengths,
         lambda r: lengths.length_units(given, r),
         lambda r: structure.counted_padding(given, r),
+        lambda r: tail.left_out(given, r),
+        constant,
     ):
         mended = test(reading)
         if mended is not None:
             found.append(mended)
             reading = mended.reading
+            if mended.is_lost:
+                break
     return found
 
 
@@ -106,7 +115,8 @@ def _best(
         verdict = compare(base, alternative.reading, is_shorter=alternative.is_shorter)
         if _is_believed(base, alternative, verdict):
             found.append((_finding(alternative, verdict), alternative.reading))
-    found += [x for x in (shuffled(base), cut(base, is_usable)) if x is not None]
+    others = (shuffled(base), cut(base, is_usable), unsaid(base), renamed(base))
+    found += [x for x in others if x is not None]
     return max(found, key=lambda pair: pair[0].evidence["nats"], default=None)
 
 

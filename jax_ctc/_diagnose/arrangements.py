@@ -1,0 +1,113 @@
+"""Other ways to arrange the scores: signs, places in time, places in the batch.
+
+The transcripts are as they were; what changes is which numbers they are held against.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.judge import Alternative
+from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.structure import normalise, tempered
+
+# Of a sigmoid that has come to 0 or 1 in float32, the log-odds must stay a number.
+_EDGE = np.float32(1e-7)
+
+# Lengths from before these strides, inside padding that has room for them.
+FACTORS = (2, 3, 4, 8)
+
+
+def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
+    """Yield every reading of this kind that is worth a test."""
+    yield from _negated(base)
+    yield from _sigmoid(given, base)
+    yield from _padded_left(base)
+    yield from _one_off(base)
+    yield from _too_long(base)
+
+
+def _negated(base: Reading) -> Iterator[Alternative]:
+    """Scores with the wrong sign: softmax(-x) is softmax(-log softmax(x))."""
+    reading = dataclasses.replace(base, log_probs=normalise(-base.log_probs))
+    yield Alternative(
+        "LOGITS_NEGATED",
+        tempered(reading),
+        {},
+        "the scores fit with the opposite sign: energies, distances or negative"
+        " log-probabilities were passed as logits; pass -logits",
+        1,
+    )
+
+
+def _sigmoid(given: Given, base: Reading) -> Iterator[Alternative]:
+    """Every score between 0 and 1, and rows that do not sum to 1."""
+    scores = given.scores
+    live = scores[base.live] if scores.shape == base.log_probs.shape else scores[:0]
+    if not live.size or not ((live >= 0) & (live <= 1)).all() or live.max() == 0:
+        return
+    safe = np.clip(np.nan_to_num(scores, nan=0.5), _EDGE, 1 - _EDGE)
+    odds = normalise(np.log(safe) - np.log1p(-safe))
+    yield Alternative(
+        "LOGITS_SQUASHED",
+        tempered(dataclasses.replace(base, log_probs=odds)),
+        {"by": "sigmoid", "largest": float(live.max())},
+        "every score lies in 0..1, and the transcripts fit the scores from before a"
+        " sigmoid: no class can win by more than a nat; pass what goes into the sigmoid",
+        1,
+    )
+
+
+def _padded_left(base: Reading) -> Iterator[Alternative]:
+    """Utterances at the end of the array, the padding in front of them."""
+    frames = base.log_probs.shape[1]
+    lengths = np.clip(base.logit_lengths, 0, frames)
+    if (lengths == frames).all():
+        return
+    place = (np.arange(frames)[None, :] + (frames - lengths)[:, None]) % frames
+    moved = np.take_along_axis(base.log_probs, place[:, :, None], axis=1)
+    yield Alternative(
+        "PADDED_LEFT",
+        dataclasses.replace(base, log_probs=moved),
+        {"median_padding": int(np.median(frames - lengths)), "frames": frames},
+        "utterances fit the last frames of each row, not the first: padding is on the"
+        " left; pad on the right, where logit_lengths leave it out",
+        1,
+    )
+
+
+def _one_off(base: Reading) -> Iterator[Alternative]:
+    """Scores of the neighbour, against labels and lengths both."""
+    count = len(base.labels)
+    for shift in (1, -1)[: count - 1]:
+        # The lengths came with the labels; what lies before them was spoken there.
+        moved = np.roll(base.log_probs, shift, axis=0)
+        yield Alternative(
+            "PAIRS_SHUFFLED",
+            dataclasses.replace(base, log_probs=moved),
+            {"scores_moved_by": shift},
+            "scores are one utterance off against labels and lengths: pass"
+            f" jnp.roll(logits, {shift}, axis=0), or find the loop that is one step"
+            " ahead",
+            2,
+        )
+
+
+def _too_long(base: Reading) -> Iterator[Alternative]:
+    """Lengths in other units that still fit into the padding, all or nearly all."""
+    frames = base.log_probs.shape[1]
+    for factor in FACTORS:
+        lengths = np.ceil(np.clip(base.logit_lengths, 0, None) / factor)
+        lengths = np.minimum(lengths, frames).astype(np.int32)
+        yield Alternative(
+            "LENGTH_UNITS",
+            dataclasses.replace(base, logit_lengths=lengths),
+            {"factor": factor, "longest": int(base.logit_lengths.max())},
+            f"transcripts fit what comes before 1/{factor} of logit_lengths, and the"
+            " rest is padding: they count frames from before subsampling; divide them"
+            " as the model divides time",
+            len(FACTORS),
+            is_shorter=True,
+        )

@@ -1,0 +1,183 @@
+r"""Transcripts that leave out what is heard: the rest, or repeated letters.
+
+A model that has learned to read hears m labels where the transcript has fewer, and all
+of those among them. It inserts a label in ten, LABEL_ERRORS = e; or k of m are missing
+from the transcript, and any k is as likely as another:
+
+    gain = -log(m + 1) - log((m choose k) e^k (1 - e)^(m - k))
+
+One label too many is an error, and speaks against the mistake; half of what is heard
+can be no error. That the transcript is there at all has to be known: with the frames of
+the k labels made blank, the scores must know the transcript, beyond the number of ways
+to choose which labels to leave out,
+
+    gain <= knows' - log ways
+
+and the model hear what is said, nine labels of ten. Not so many untrained ones do.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy.special import gammaln
+
+from jax_ctc._diagnose.heard import Heard, errors, hear, pair, transcripts
+from jax_ctc._diagnose.judge import mixed
+from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, WRONG_TRANSCRIPTS
+from jax_ctc._diagnose.pairs import MOST
+from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.report import ERROR, Finding
+from jax_ctc._diagnose.structure import log_choose
+
+# Of a frame whose label is taken out, everything but the blank keeps this, in nats.
+_OUT = -30.0
+
+# A label that is heard twice where it was said once is one kind of error among three.
+_STUTTER = LABEL_ERRORS / 3
+
+# A model of which more than this is wrong does not read well enough to be a witness.
+_MISHEARD = 2 * LABEL_ERRORS
+
+
+@dataclasses.dataclass(frozen=True)
+class _Beside:
+    """An utterance's transcript beside what is heard."""
+
+    row: int
+    said: list[int]
+    heard: Heard
+    place: list[int]  # of what was said, for each label heard; -1 for none
+
+    @property
+    def extra(self) -> list[int]:
+        return [j for j, i in enumerate(self.place) if i < 0]
+
+
+def unsaid(base: Reading) -> tuple[Finding, Reading] | None:
+    """Find transcripts that leave out most of what is heard, or repeated labels."""
+    can = (base.log_p > -np.inf) & (base.label_lengths > 0)
+    rows = np.flatnonzero(can)[:MOST].tolist()
+    beside = [
+        _Beside(row, said, heard, pair(said, heard.labels))
+        for row, said, heard in zip(
+            rows, transcripts(base, rows), hear(base, rows), strict=True
+        )
+    ]
+    wrong = [errors(b.said, b.heard.labels, b.place) for b in beside]
+    good = sum(e <= _MISHEARD * len(b.said) for e, b in zip(wrong, beside, strict=True))
+    if not beside or good < (1 - 2 * WRONG_TRANSCRIPTS) * len(beside):
+        return None
+    return _left_out(base, beside) or _collapsed(base, beside)
+
+
+def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] | None:
+    count = np.array([len(b.extra) for b in beside])
+    total = np.array([len(b.place) for b in beside])
+    chance = log_choose(total, count) + count * math.log(LABEL_ERRORS)
+    chance += (total - count) * math.log1p(-LABEL_ERRORS)
+    gain = -np.log(total + 1.0) - chance
+    if mixed(gain, WRONG_TRANSCRIPTS).sum() <= LOG_ODDS:
+        return None
+    log_probs = base.log_probs.copy()
+    for b in beside:
+        for j in b.extra:
+            frames = log_probs[b.row, b.heard.starts[j] : b.heard.stops[j]]
+            frames[:] = _OUT
+            frames[:, base.blank_id] = 0
+    masked = dataclasses.replace(base, log_probs=log_probs)
+    ways = np.array([_log_ways(b) for b in beside])
+    rows = [b.row for b in beside]
+    gain = np.where(count > 0, np.minimum(gain, masked.knows[rows] - ways), gain)
+    nats = float(mixed(gain, WRONG_TRANSCRIPTS).sum())
+    if nats <= LOG_ODDS:
+        return None
+    at_end = sum(
+        b.extra == list(range(len(b.place) - len(b.extra), len(b.place)))
+        for b in beside
+        if b.extra
+    )
+    is_end = at_end * 2 > (count > 0).sum()
+    share = float((total - count).sum() / total.sum())
+    where = "stop early" if is_end else "have holes"
+    who = tuple(b.row for b, g in zip(beside, gain, strict=True) if g > 0)
+    finding = Finding(
+        "LABELS_MISSING",
+        ERROR,
+        who,
+        {
+            "nats": round(nats, 1),
+            "share_of_what_is_heard": round(share, 3),
+            "labels_heard": int(total.sum()),
+            "left_out": int(count.sum()),
+            "at_the_end": is_end,
+        },
+        f"transcripts {where}: they cover {share:.0%} of the labels that are heard, and"
+        " the loss teaches blank for the rest; look for a cut of the text (a maximum"
+        " length, a split, segments), or mark the holes and pass wildcard_id",
+    )
+    return finding, masked
+
+
+def _log_ways(beside: _Beside) -> float:
+    """Return the log of how many ways there are to leave out as many, in as many runs.
+
+    r runs of k labels in all lie in r of the n + 1 gaps of what was said.
+    """
+    count = len(beside.extra)
+    if not count:
+        return 0.0
+    runs = 1 + int((np.diff(beside.extra) > 1).sum())
+    gaps = len(beside.place) - count + 1
+    among = gammaln(count) - gammaln(runs) - gammaln(count - runs + 1)
+    return float(log_choose(gaps, np.array(min(runs, gaps))) + among)
+
+
+def _collapsed(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] | None:
+    """Find labels heard twice in a row where no transcript has two of any."""
+    if any(x == y for b in beside for x, y in zip(b.said, b.said[1:], strict=False)):
+        return None
+    longer, times = [], []
+    for b in beside:
+        said, twice = list(b.said), []
+        for j in reversed(b.extra):
+            # The alignment pairs one of the two; the other is extra, beside it.
+            for k in (j - 1, j + 1):
+                is_there = 0 <= k < len(b.place) and b.place[k] >= 0
+                if is_there and b.said[b.place[k]] == b.heard.labels[j]:
+                    twice.append((b.place[k], b.heard.labels[j]))
+                    break
+        for i, label in sorted(twice, reverse=True):
+            said.insert(i, label)
+        longer.append(said)
+        times.append([label for _, label in twice])
+    every = [label for labels in times for label in labels]
+    limit = -math.log(_STUTTER)
+    # Each class is one draw: a model that stutters at a label does so every time.
+    classes = len(set(every))
+    if classes * limit <= LOG_ODDS:
+        return None
+    width = max(base.labels.shape[1], max(map(len, longer)))
+    labels = np.full((len(base.labels), width), -1, np.int32)
+    labels[:, : base.labels.shape[1]] = base.labels
+    lengths = base.label_lengths.copy()
+    for b, said in zip(beside, longer, strict=True):
+        labels[b.row, : len(said)], lengths[b.row] = said, len(said)
+    other = dataclasses.replace(base, labels=labels, label_lengths=lengths)
+    rows = np.array([b.row for b in beside])
+    count = np.array([len(labels) for labels in times])
+    gain = other.knows[rows] - np.maximum(base.knows[rows], 0)
+    gain = np.where(count > 0, np.minimum(gain, limit * count), 0)
+    nats = float(gain.sum()) * classes / len(every)
+    if nats <= LOG_ODDS:
+        return None
+    finding = Finding(
+        "REPEATS_COLLAPSED",
+        ERROR,
+        tuple(rows[gain > 0].tolist()),
+        {"nats": round(nats, 1), "heard_twice": len(every), "classes": classes},
+        f"{len(every)} labels are heard twice in a row where the transcripts, which"
+        " have no repeats at all, say them once: repeated labels were merged, as a"
+        " decoder does with frames; pass the text as it is written",
+    )
+    return finding, other
