@@ -385,7 +385,7 @@ FAULTS = (
         untrained=True,
     ),
     Fault("LOGITS_SQUASHED", ("sigmoid", "relu"), squashed),
-    Fault("LOGITS_NEGATED", (1.0, 0.3), negated),
+    Fault("LOGITS_NEGATED", (1.0, 3.0), negated),
     Fault("PADDED_LEFT", ("zeros", "what came there"), padded_left),
     Fault("LENGTHS_LEFT_OUT", ("zeros", "constant"), lengths_left_out),
     Fault("LENGTH_UNITS", (2, 2.0), lengths_in_a_bucket),

@@ -209,6 +209,8 @@ def _start_symbol(given: Given, base: Reading) -> Iterator[Alternative]:
     times = int((base.inside & (base.labels == first)).sum())
     if (base.labels[:, 0] != first).any() or times != len(base.labels):
         return
+    # That all of an id's places are first ones has a probability of 1 in (N, B).
+    pattern = log_choose(int(base.inside.sum()), np.array(times))
     labels = np.roll(base.labels, -1, axis=1)
     yield Alternative(
         "START_SYMBOL",
@@ -221,6 +223,7 @@ def _start_symbol(given: Given, base: Reading) -> Iterator[Alternative]:
         " labels[:, 1:] and label_lengths - 1",
         1,
         is_shorter=True,
+        pattern=float(pattern),
     )
 
 

@@ -25,7 +25,6 @@ def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
     yield from _negated(base)
     yield from _sigmoid(given, base)
     yield from _padded_left(base)
-    yield from _one_off(base)
     yield from _too_long(base)
 
 
@@ -76,23 +75,6 @@ def _padded_left(base: Reading) -> Iterator[Alternative]:
         " left; pad on the right, where logit_lengths leave it out",
         1,
     )
-
-
-def _one_off(base: Reading) -> Iterator[Alternative]:
-    """Scores of the neighbour, against labels and lengths both."""
-    count = len(base.labels)
-    for shift in (1, -1)[: count - 1]:
-        # The lengths came with the labels; what lies before them was spoken there.
-        moved = np.roll(base.log_probs, shift, axis=0)
-        yield Alternative(
-            "PAIRS_SHUFFLED",
-            dataclasses.replace(base, log_probs=moved),
-            {"scores_moved_by": shift},
-            "scores are one utterance off against labels and lengths: pass"
-            f" jnp.roll(logits, {shift}, axis=0), or find the loop that is one step"
-            " ahead",
-            2,
-        )
 
 
 def _too_long(base: Reading) -> Iterator[Alternative]:

@@ -11,7 +11,7 @@ from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.frames import cut
 from jax_ctc._diagnose.judge import Verdict, cheaper, compare
 from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS
-from jax_ctc._diagnose.pairs import shuffled
+from jax_ctc._diagnose.pairs import one_off, shuffled
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.renamed import constant, renamed
 from jax_ctc._diagnose.report import ERROR, Finding
@@ -115,7 +115,10 @@ def _best(
         verdict = compare(base, alternative.reading, is_shorter=alternative.is_shorter)
         if _is_believed(base, alternative, verdict):
             found.append((_finding(alternative, verdict), alternative.reading))
-    others = (shuffled(base), cut(base, is_usable), unsaid(base), renamed(base))
+    others = (
+        *(shuffled(base), one_off(base), cut(base, is_usable)),
+        *(unsaid(base), renamed(base)),
+    )
     found += [x for x in others if x is not None]
     return max(found, key=lambda pair: pair[0].evidence["nats"], default=None)
 

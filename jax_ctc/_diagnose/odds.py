@@ -36,5 +36,6 @@ STRAY = 1e-3
 # is tempered, for no reader of speech or handwriting is wrong less often.
 LOG_SURE = math.log(1e4)
 
-# Labels of one word, generously: most words of most languages are shorter.
-WORD = 8
+# Labels of one word that may be taken for another as a whole: in running text half of the
+# words are as short as that. Longer ones that are taken for each other have parts alike.
+WORD = 4

@@ -5,8 +5,11 @@ There are too many to try, so the best one is found: labels and what is heard ar
 beside one another, first by their place and then by the alignment with the fewest
 errors, and classes are matched one to one by how often they meet.
 
-What was fitted pays for it: of V - 1 classes, K that occur can be renamed in
-(V - 1)! / (V - 1 - K)! ways. And as an untrained model answers each sound alike, with a
+What was fitted pays for it: of V - 1 classes, K can be chosen and renamed in
+
+    (V - 1 choose K) (V - 1)! / (V - 1 - K)!
+
+ways. And as an untrained model answers each sound alike, with a
 class drawn by lot, it too has a permutation that fits it. But it does not know what a
 blank is for. So the model must *read*, in other numbers: nine labels of ten, no more
 and no fewer of them than there are, and blanks between most.
@@ -25,7 +28,7 @@ from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.pairs import MOST
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
-from jax_ctc._diagnose.structure import Mended
+from jax_ctc._diagnose.structure import Mended, log_choose
 
 _ROUNDS = 6  # alignments; it settles in three or so
 
@@ -47,7 +50,7 @@ def renamed(base: Reading) -> tuple[Finding, Reading] | None:
     ]
     if len(pairs) * 2 <= len(rows) or not _separates(base, heard):
         return None
-    if _share_read(pairs, {c: c for c in good}) > 0.5:
+    if _misheard(pairs) <= LABEL_ERRORS:
         return None  # it hears them by the numbers that they have
     names = _fitted(pairs, base.num_classes, base.blank_id)
     if _share_read(pairs, names) < 1 - 2 * WRONG_TRANSCRIPTS:
@@ -57,12 +60,11 @@ def renamed(base: Reading) -> tuple[Finding, Reading] | None:
     inside = base.inside & (base.labels >= 0) & (base.labels < base.num_classes)
     labels = np.where(inside, table[np.where(inside, base.labels, 0)], base.labels)
     reading = dataclasses.replace(base, labels=labels.astype(np.int32))
-    used = len({label for s, _ in pairs for label in s})
-    spare = base.num_classes - 1
-    nats = compare(base, reading).nats - float(
-        gammaln(spare + 1) - gammaln(spare - used + 1)
-    )
     moved = {a: b for a, b in sorted(names.items()) if a != b and base.share[a] > 0}
+    spare = base.num_classes - 1
+    ways = gammaln(spare + 1) - gammaln(spare - len(moved) + 1)
+    ways += log_choose(spare, np.array(len(moved)))
+    nats = compare(base, reading).nats - float(ways)
     if nats <= LOG_ODDS or not moved:
         return None
     finding = Finding(
@@ -81,6 +83,12 @@ def _separates(base: Reading, heard: list[Heard]) -> bool:
     """Tell whether most neighbours that are heard have a blank between them."""
     gaps = [a < b for h in heard for a, b in zip(h.stops, h.starts[1:], strict=False)]
     return sum(gaps) * 2 > len(gaps)
+
+
+def _misheard(pairs: list[tuple[list[int], list[int]]]) -> float:
+    """Return the share of labels that are not heard as they are."""
+    wrong = sum(errors(said, heard, pair(said, heard)) for said, heard in pairs)
+    return wrong / max(1, sum(len(said) for said, _ in pairs))
 
 
 def _share_read(

@@ -23,7 +23,7 @@ _LEAST = 2
 def left_out(given: Given, base: Reading) -> Mended | None:
     """Find lengths that are all T where the frames of most utterances end earlier."""
     frames = base.log_probs.shape[1]
-    if frames < 2 or (base.logit_lengths != frames).any():
+    if frames < 2 or (given.logit_lengths != frames).any():
         return None
     ends = _ends(given.scores)
     # A constant from end to end says nothing about where an end is.
