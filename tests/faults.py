@@ -335,7 +335,7 @@ def wrapped(batch, shift, rng):
 
 
 def repeats_collapsed(batch, kind, rng):
-    """ "aa" written as "a"."""
+    """The text without its repeats, "aa" written as "a"."""
     return _relabelled(batch, lambda text: text[np.r_[True, text[1:] != text[:-1]]])
 
 

@@ -6,7 +6,7 @@ reading of the batch can: labels that are missing, or go by other numbers.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Heard:
     stops: list[int]
 
 
-def hear(base: Reading, rows: Iterable[int]) -> list[Heard]:
+def hear(base: Reading, rows: Sequence[int]) -> list[Heard]:
     """Return what is heard in some utterances."""
     best = np.where(base.live, base.log_probs.argmax(2), base.blank_id)
     heard = []
@@ -36,7 +36,7 @@ def hear(base: Reading, rows: Iterable[int]) -> list[Heard]:
     return heard
 
 
-def transcripts(base: Reading, rows: Iterable[int]) -> list[list[int]]:
+def transcripts(base: Reading, rows: Sequence[int]) -> list[list[int]]:
     """Return the labels of some utterances."""
     return [base.labels[row][base.inside[row]].tolist() for row in rows]
 

@@ -36,6 +36,6 @@ STRAY = 1e-3
 # is tempered, for no reader of speech or handwriting is wrong less often.
 LOG_SURE = math.log(1e4)
 
-# Labels of one word that may be taken for another as a whole: in running text half of the
-# words are as short as that. Longer ones that are taken for each other have parts alike.
+# Labels of one word that may be taken for another as a whole: half of the words of
+# running text are as short. Longer ones that are taken for each other have parts alike.
 WORD = 4

@@ -179,17 +179,18 @@ def one_off(base: Reading) -> tuple[Finding, Reading] | None:
     )
 
 
-def _misheard(base: Reading, rows: np.ndarray) -> tuple[int, int]:
-    """Return how many labels of some utterances are misheard, and how many there are."""
-    said, heard = transcripts(base, rows), [h.labels for h in hear(base, rows)]
+def _misheard(base: Reading, rows: np.ndarray) -> tuple[float, float]:
+    """Return how many labels of some utterances are misheard, and of how many."""
+    some = rows.tolist()
+    said, heard = transcripts(base, some), [h.labels for h in hear(base, some)]
     if not said:
-        return 0, 0
+        return 0.0, 0.0
     width = max(map(len, [*said, *heard]))
     text = np.full((2, len(said), max(1, width)), -1)
     for side, lists in enumerate((said, heard)):
         for row, labels in enumerate(lists):
             text[side, row, : len(labels)] = labels
-    return int(edit_distance(*text).sum()), sum(map(len, said))
+    return float(edit_distance(*text).sum()), float(sum(map(len, said)))
 
 
 def _rate(wrong: float, total: float) -> float:

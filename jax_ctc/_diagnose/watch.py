@@ -43,6 +43,7 @@ class _Step:
     status: Status
     rows: np.ndarray | None  # of the leading axis, those of this process; None: all
     batch: tuple[Any, ...] | None  # what is on a device; None: let go
+    is_probe: bool = False  # looked at whether it is flagged or not
 
 
 def watch(
@@ -51,6 +52,7 @@ def watch(
     keep: Index | None = None,
     on_report: Callable[[int, Report], None] | None = None,
     most_reports: Index = 4,
+    probe_every: Index | None = None,
     blank_id: Index = 0,
     inputs: Option = "logits",
     vocabulary: Vocabulary | None = None,
@@ -66,6 +68,9 @@ def watch(
     a device: the arrays may be sharded over the batch, or come from `pmap`. Of several
     processes each looks at its own utterances, and any of them may do without a watch.
 
+    Most mistakes raise no bit. With `probe_every` a batch is diagnosed now and then
+    whether it is flagged or not, and reported if anything above note is found.
+
     Args:
         every: steps that make one report at most.
         keep: batches to hold on to while their status is on its way. A device that is
@@ -74,7 +79,11 @@ def watch(
         on_report: called with (step, report), in the thread of the diagnosis. Default:
             print the report on stderr.
         most_reports: diagnoses before the watch only counts: a broken pipeline flags
-            every step, and the fifth report says what the first did.
+            every step, and the fifth report says what the first did. As many probes
+            are reported at most.
+        probe_every: steps between two batches that are looked at though no bit is set,
+            the first step among them; one is left out while another is being looked at.
+            A few thousand cost next to nothing. Default: none is.
         blank_id: as for `diagnose`.
         inputs: as for `diagnose`.
         vocabulary: as for `diagnose`.
@@ -88,8 +97,8 @@ def watch(
         for them after Ctrl-C.
 
     Raises:
-        TypeError: `every`, `keep`, `most_reports` or `blank_id` is no int, or
-            `vocabulary` is neither a sequence nor a mapping of strings.
+        TypeError: `every`, `keep`, `most_reports`, `probe_every` or `blank_id` is no
+            int, or `vocabulary` is neither a sequence nor a mapping of strings.
         ValueError: one of them is too small, or `inputs` has an unknown value.
 
     Cost:
@@ -112,6 +121,8 @@ def watch(
     every = check_count(every, name="every")
     keep = _KEEP if keep is None else check_count(keep, name="keep")
     most_reports = check_count(most_reports, name="most_reports")
+    if probe_every is not None:
+        probe_every = check_count(probe_every, name="probe_every")
     check_option(inputs, _INPUTS, name="inputs")
     check_classes = functools.partial(_check_classes, blank_id, vocabulary)
     check_classes(None)  # how many there are, the first step tells
@@ -126,7 +137,10 @@ def watch(
         wildcard_id=wildcard,
         wildcard_log_prob=wildcard_log_prob,
     )
-    return Watch(every, keep, on_report or _print, most_reports, check_classes, examine)
+    return Watch(
+        *(every, keep, on_report or _print, most_reports, check_classes, examine),
+        probe_every=probe_every,
+    )
 
 
 class Watch:
@@ -140,11 +154,17 @@ class Watch:
         most_reports: int,
         check_classes: Callable[[int], None],
         examine: Callable[..., Report],
+        *,
+        probe_every: int | None = None,
     ) -> None:
         """Start with nothing seen; `watch` checks the arguments."""
         self.reports: list[tuple[int, Report]] = []
         self.num_steps = 0
         self.num_flagged = 0  # windows in which some status had a bit set
+        self.num_probed = 0  # batches looked at though no bit was set
+        self._probe_every = probe_every
+        self._is_probing = False  # the doctor's thread ends it
+        self._found = 0  # probes that were reported; that thread counts
         self._every, self._keep, self._most = every, keep, most_reports
         self._check_classes = check_classes
         self._examine, self._on_report = examine, on_report
@@ -193,13 +213,16 @@ class Watch:
         if self.num_steps == 0:  # a mistake should not wait for the first flag
             self._check_classes(check_scores(logits).shape[-1])
         batch = rows = None
-        if len(self._asked) < self._most:
+        is_probe = self._is_due()
+        if len(self._asked) < self._most or is_probe:
             batch = (logits, labels, logit_lengths, label_lengths)
             if any(_is_deleted(argument) for argument in batch):
                 raise RuntimeError(_donated(self.num_steps))
             batch, rows = tuple(map(_held, batch)), own_rows(logits)
         window = self.num_steps // self._every
-        self._steps.append(_Step(self.num_steps, window, arriving, rows, batch))
+        self._steps.append(
+            _Step(self.num_steps, window, arriving, rows, batch, is_probe)
+        )
         if len(self._steps) > self._keep:  # a slow device: what is oldest is let go
             self._steps[-1 - self._keep].batch = None
         self.num_steps += 1
@@ -240,6 +263,7 @@ class Watch:
             if step.window > max(self._gone, self._flagged):
                 self._end_window()
             if not step.status.is_flagged(step.rows):
+                self._probe(step)
                 continue
             self.num_flagged += step.window != self._flagged
             self._flagged = step.window
@@ -249,6 +273,19 @@ class Watch:
                 self._gone = step.window
             else:
                 self._ask(step)
+
+    def _is_due(self) -> bool:
+        """Tell whether the next step is one to look at in any case."""
+        if self._probe_every is None or self._found >= self._most:
+            return False
+        return self.num_steps % self._probe_every == 0
+
+    def _probe(self, step: _Step) -> None:
+        """Hand a batch without a bit to the doctor's thread, unless that is busy."""
+        if step.is_probe and step.batch is not None and not self._is_probing:
+            self._is_probing = True
+            self.num_probed += 1
+            self._worker.submit(functools.partial(self._diagnose, step))
 
     def _end_window(self) -> None:
         """Say that a flagged batch was let go, if no other of its window was asked."""
@@ -265,7 +302,8 @@ class Watch:
         self._asked.add(step.window)
         if len(self._asked) == self._most:
             for other in self._steps:
-                other.batch = None
+                if not other.is_probe:
+                    other.batch = None
         self._worker.submit(functools.partial(self._diagnose, step))
 
     def _diagnose(self, step: _Step) -> None:
@@ -278,12 +316,20 @@ class Watch:
             with jax.default_device(_host_device()):
                 report = self._examine(*batch)
             checkpoint()  # after Ctrl-C nobody wants to read it
+            if step.is_probe and not step.status.is_flagged(step.rows):
+                if not report.codes() or self._found >= self._most:
+                    return
+                self._found += 1
             self.reports.append((step.number, report))
             self._on_report(step.number, report)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            print(f"step {step.number} was flagged, but {what}", file=sys.stderr)
+            why = "was flagged" if step.status.is_flagged(step.rows) else "was probed"
+            print(f"step {step.number} {why}, but {what}", file=sys.stderr)
             raise
+        finally:
+            if step.is_probe:
+                self._is_probing = False
 
 
 def _on_host(step: _Step) -> tuple[Any, ...]:

@@ -73,6 +73,31 @@ def test_each_window_is_asked_once_and_then_only_counted():
     assert numbers == sorted(set(numbers))
 
 
+def test_healthy_batches_are_looked_at_now_and_then():
+    """A mistake without a bit is reported; a batch without a mistake is only looked at.
+
+    Probabilities passed as logits need no model that has learnt anything.
+    """
+    shares = np.exp(LOGITS) / np.exp(LOGITS).sum(2, keepdims=True)
+    seen = []
+    with jax_ctc.watch(
+        every=2,
+        probe_every=4,
+        most_reports=1,
+        on_report=lambda number, report: seen.append((number, report.codes())),
+    ) as look:
+        for number in range(14):
+            status, logits = step(LOGITS if number < 4 else shares, GOOD)
+            look(status, logits, GOOD)
+            while look._is_probing:  # nothing is left out because another is busy
+                time.sleep(0.01)
+    assert seen == [(4, {"PROBABILITIES_AS_LOGITS"})]
+    assert (look.num_steps, look.num_flagged, look.num_probed) == (14, 0, 2)
+    assert run(set(), 9, every=2).num_probed == 0
+    with pytest.raises(ValueError, match="probe_every"):
+        jax_ctc.watch(probe_every=0)
+
+
 def test_a_step_never_waits():
     """Every call returns while the step it was given is still running."""
     x = jnp.eye(500) * 0.5
