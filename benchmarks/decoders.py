@@ -9,11 +9,15 @@ values which lost nothing here or which are its defaults.
 import importlib
 import importlib.util
 import logging
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# Keras asks once for its backend, and TensorFlow imports it.
+os.environ["KERAS_BACKEND"] = "jax"
 
 Labels = list[tuple[int, ...]]
 Decode = Callable[[np.ndarray], Labels]
@@ -26,7 +30,7 @@ class Peer(NamedTuple):
     make: Callable[..., Decode]  # of V, W, and the path of a language model or None
     is_batched: bool = False  # False: utterance by utterance, on one thread
     has_model: bool = False  # takes an n-gram model over classes
-    most_classes: int = 2**31  # more take minutes
+    most_classes: int = 2**31  # more take minutes, or more memory than there is
     has_first_only: bool = False  # tells no other hypotheses
 
 
@@ -66,9 +70,6 @@ def tensorflow(num_classes: int, width: int, model: pathlib.Path | None) -> Deco
 
 def keras(num_classes: int, width: int, model: pathlib.Path | None) -> Decode:
     """`keras.ops.ctc_decode` on JAX, jitted."""
-    import os
-
-    os.environ["KERAS_BACKEND"] = "jax"
     import jax
     from keras import ops  # pyright: ignore[reportMissingImports]
 
@@ -187,9 +188,15 @@ PEERS: dict[str, Peer] = {
         "flashlight", _with(flashlight, is_fair=True), has_model=True
     ),
     "fast-ctc-decode": Peer(
-        "fast_ctc_decode", _with(fast_ctc_decode, is_fair=False), has_first_only=True
+        "fast_ctc_decode",
+        _with(fast_ctc_decode, is_fair=False),
+        has_first_only=True,
+        most_classes=64,
     ),
     "fast-ctc-decode, its pruning": Peer(
-        "fast_ctc_decode", _with(fast_ctc_decode, is_fair=True), has_first_only=True
+        "fast_ctc_decode",
+        _with(fast_ctc_decode, is_fair=True),
+        has_first_only=True,
+        most_classes=64,
     ),
 }

@@ -2,10 +2,11 @@
 
     python -m benchmarks.decoding --out out/decoding.jsonl
     python -m benchmarks.decoding --target "H100 x 1" "v5e x 1"
+    python -m benchmarks.decoding --record benchmarks/results/decoding.jsonl
 
 B = 16 utterances of T = 400 frames of 2 N(0, 1) logits, V = 32 and 1,024, W = 16
 and 64. One JSON line per row goes to --out as soon as it is known, and a row of a table
-to the terminal. `seconds` is the least wall time of the rounds, `cpu` the processor
+to the terminal. `seconds` is the least wall time of the rounds, `cpu_s` the processor
 time of that round, over all threads: on a machine that others use too, it is the fairer
 one. Ours, TensorFlow's and Keras' decoder take a batch, on all cores; the others an
 utterance at a time, on one. Whoever takes long reads fewer utterances, and the row
@@ -56,10 +57,18 @@ class Options:
     """For which chips to compile instead."""
     out: pathlib.Path = pathlib.Path("out/decoding.jsonl")
     """The record; an old one is overwritten."""
+    record: pathlib.Path | None = None
+    """A record to print instead of measuring."""
 
 
 def main(options: Options) -> int:
-    """Measure; 2 if a peer is unknown."""
+    """Measure, or print what was; 2 if a peer is unknown."""
+    if options.record:
+        rows = [json.loads(line) for line in options.record.read_text().splitlines()]
+        for row in rows:
+            print("|", " | ".join(cells(row)), "|")
+        print(geometric_mean(rows))
+        return 0
     unknown = [name for name in options.peer if name not in PEERS]
     if unknown:
         known = ", ".join(PEERS)
@@ -115,7 +124,7 @@ def measure(
             row = sizes | {"impl": name, "has_model": has_model}
             note = missing(peer)
             if num_classes > peer.most_classes:
-                note = "not run: minutes"
+                note = "not run: minutes, or out of memory"
             if note is None:
                 path = model if has_model else None
                 decode = peer.make(num_classes, width, path)
@@ -230,7 +239,7 @@ def timed(
         if now[0] > 10 * _PATIENCE:
             break
     scale = len(log_probs) / read
-    return found, {"seconds": best[0] * scale, "cpu": best[1] * scale, "read": read}
+    return found, {"seconds": best[0] * scale, "cpu_s": best[1] * scale, "read": read}
 
 
 def clocked(
@@ -272,7 +281,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         time_taken = f"{row['launches']:.0f} launches a frame"
         if row["cycles"]:
             time_taken += f", {row['cycles']:,.0f} cycles"
-    cpu = f"{1e3 * row['cpu']:,.0f} ms" if "cpu" in row else ""
+    cpu = f"{1e3 * row['cpu_s']:,.0f} ms" if "cpu_s" in row else ""
     size = f"{row['temporaries'] / 1e6:.1f} MB" if row.get("temporaries") else ""
     same = f"{row['same']} of {row['of']}" if "same" in row else ""
     compile_time = f"{row['compile_cpu_s']:.1f} s" if "compile_cpu_s" in row else ""

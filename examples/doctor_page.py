@@ -22,7 +22,7 @@ from examples.front_door import explain_missing
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SHOWN = "FRAMES_CUT"  # the finding whose page the docs show
+SHOWN = '{"FRAMES_CUT"}'  # in the snippet whose page the docs show
 WINDOW = (1100, 1200)
 FLAGGED = 64
 
@@ -45,7 +45,7 @@ def main() -> int:
         if browser is None:
             print(f"no browser on PATH: {', '.join(BROWSERS)}", file=sys.stderr)
             return 2
-        names = run_snippets(ROOT / "docs/doctor.md")
+        names = run_snippets(ROOT / "docs/doctor.md", SHOWN)
         photograph(browser, names["report"].to_html(), options.out)
         print(f"saved {options.out}")
         print(measured(names))
@@ -54,10 +54,10 @@ def main() -> int:
     return 0
 
 
-def run_snippets(page: Path) -> dict:
-    """Runs the page's snippets up to the shown finding; returns what they define."""
+def run_snippets(page: Path, shown: str) -> dict:
+    """Runs the page's snippets up to the one with `shown`; returns what they define."""
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
-    [last] = [n for n, block in enumerate(blocks) if f'{{"{SHOWN}"}}' in block]
+    [last] = [n for n, block in enumerate(blocks) if shown in block]
     names: dict = {}
     with contextlib.redirect_stdout(io.StringIO()):
         for block in blocks[: last + 1]:

@@ -43,6 +43,7 @@ from jax_ctc._loss.reductions import reduce_loss, reduce_loss_and_weight
 from jax_ctc._pictures.alignment import plot_alignment
 from jax_ctc._recursion import implementations
 from jax_ctc._recursion.contract import Implementation
+from jax_ctc._report import RankedUtterance, Ranking, rank_utterances
 
 __all__ = [
     "BeamHypotheses",
@@ -57,6 +58,8 @@ __all__ = [
     "Hypotheses",
     "Implementation",
     "NGram",
+    "RankedUtterance",
+    "Ranking",
     "Report",
     "SettledLabels",
     "Status",
@@ -88,6 +91,7 @@ __all__ = [
     "minimum_frames",
     "plot_alignment",
     "raise_if",
+    "rank_utterances",
     "reduce_loss",
     "reduce_loss_and_weight",
     "sample_alignments",

@@ -17,6 +17,7 @@ import numpy as np
 
 import jax_ctc
 from jax_ctc._diagnose import Report, diagnose
+from jax_ctc._output.progress import show_progress
 from jax_ctc._output.visible import visible
 from jax_ctc._output.whole import write_whole
 from jax_ctc._self_check.command import add_to as add_check
@@ -204,20 +205,7 @@ def _array(array: np.ndarray) -> np.ndarray:
 
 
 def _track(utterances: Sequence[int]) -> Iterable[int]:
-    """Show how many pictures are drawn, on stderr, if somebody watches and rich is."""
-    try:
-        from rich.console import Console
-        from rich.progress import track
-    except ModuleNotFoundError:
-        return utterances
-    console = Console(stderr=True)
-    return track(
-        utterances,
-        description="drawing flagged utterances",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    return show_progress(utterances, "drawing flagged utterances")
 
 
 def _print_json(report: Report) -> None:

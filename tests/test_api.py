@@ -74,6 +74,7 @@ def test_arrays_are_positional_and_options_are_not(name):
             *("rerank", "on_settled", "separator_id", "offset"),
             *("feature_axis", "precision", "logit_transform"),
             *("wildcard_id", "wildcard_log_prob"),
+            *("num_pictures", "num_shapes", "track"),
         }
         assert (parameter.kind is parameter.KEYWORD_ONLY) >= is_option
 

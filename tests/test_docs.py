@@ -90,5 +90,5 @@ def test_public_docstrings_have_examples():
     records = {"CTCAlignment", "CTCPosteriors", "CTCSamples", "Hypotheses"}
     records |= {"Finding", "Report", "Status", "TokenSpan", "Utterance"}
     records |= {"BeamHypotheses", "EditCounts", "Implementation", "SettledLabels"}
-    records |= {"GraphAlignment"}
+    records |= {"GraphAlignment", "RankedUtterance", "Ranking"}
     assert public - found == records

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     Number: TypeAlias = float
     Flag: TypeAlias = bool
     Blocks: TypeAlias = Iterable[ArrayLike]
+    Batches: TypeAlias = Iterable[Any]  # mappings or tuples of arrays
     Vocabulary: TypeAlias = Sequence[str] | Mapping[int, str]  # text of each class id
     Transform: TypeAlias = Callable[[jax.Array], jax.Array]  # of logits, one by one
     Leaf: TypeAlias = jax.Array  # of a result; JAX rebuilds results from other leaves
 else:
     ArrayLike = Option = Index = Number = Flag = Blocks = Vocabulary = Leaf = Any
-    Transform = Any
+    Transform = Batches = Any

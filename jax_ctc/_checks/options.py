@@ -53,8 +53,8 @@ def check_int(value: Any, *, name: str = "blank_id") -> int:
         ) from None
 
 
-def check_count(count: Any, *, name: str) -> int:
-    """Return a Python int of at least 1, or raise."""
+def check_count(count: Any, *, name: str, least: int = 1) -> int:
+    """Return a Python int of at least 1, or another least one, or raise."""
     if isinstance(count, Tracer):
         raise TypeError(
             f"`{name}` must be a Python int, known when the function is traced, for it"
@@ -68,8 +68,8 @@ def check_count(count: Any, *, name: str) -> int:
         raise TypeError(
             f"`{name}` must be an int; got {count!r} ({type(count).__name__})"
         ) from None
-    if number < 1:
-        raise ValueError(f"`{name}` must be at least 1; got {number}")
+    if number < least:
+        raise ValueError(f"`{name}` must be at least {least}; got {number}")
     return number
 
 

@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._lattice import normaliser
-from jax_ctc._lattice.frames import gather, stored
+from jax_ctc._lattice.frames import gather, rows_of, rows_of_chunk, stored
 from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_inside, positions
@@ -45,31 +45,20 @@ class LogEmissions(NamedTuple):
     is_bad: Bool[Array, " B"]  # a live frame holds NaN, +inf, or -inf only
 
 
-class Source(NamedTuple):
-    """What chunks are read from: all scores, looked through once."""
-
-    problem: Problem
-    found: Normaliser  # of every frame
-
-
-def source(problem: Problem) -> Source:
-    """Look through all the scores, so that no chunk need be: one pass on all cores."""
-    return Source(problem, normaliser.of_all(problem.scores))
-
-
 def read(
-    source: Source, start: Int[Array, ""] | int, size: int, *, normalise: bool
+    problem: Problem, start: Int[Array, ""] | int, size: int, *, normalise: bool
 ) -> LogEmissions:
     """Read frames start .. start + size - 1; those at or past T are padding."""
-    problem, found = source
+    first, num_rows = rows_of_chunk(start, size, problem.scores.shape[1])
+    scores = rows_of(problem.scores, first, num_rows)
     frames = start + positions(size)
-    rows = jnp.minimum(frames, problem.scores.shape[1] - 1)
+    rows = jnp.minimum(frames - first, num_rows - 1)
     is_live = frames[None, :] < problem.logit_lengths[:, None]
-    blank = gather(problem.scores, rows, problem.blank_ids)
-    label = stored(gather(problem.scores, rows, problem.label_ids))
+    blank = gather(scores, rows, problem.blank_ids)
+    label = stored(gather(scores, rows, problem.label_ids))
     if problem.has_gaps:
         blank = stored(blank)
-    here = Normaliser(*(jnp.take(x, rows, axis=1) for x in found))
+    here = Normaliser(*(jnp.take(x, rows, axis=1) for x in normaliser.of(scores)))
     log = lay_out(blank, label, here if normalise else None, is_live)
     return log._replace(is_bad=is_bad(here, is_live))
 

@@ -27,6 +27,10 @@ def rows_of(
     """Slice some frames, and widen them alone."""
     rows = scores
     if is_open(size) or size < scores.shape[1]:
+        if scores.dtype.itemsize == 2:
+            # Or the bits of all scores, the same in each turn of a loop, are made, and
+            # stored, before it.
+            rows, first = lax.optimization_barrier((rows, first))
         rows = lax.dynamic_slice_in_dim(to_bits(rows), first, size, axis=1)
         rows = from_bits(rows, scores.dtype)
     return rows.astype(accumulator(scores.dtype))

@@ -147,35 +147,35 @@ def _of_own_classes(
     scores: Float[Array, "B T V"], ids: Array, vocab_axes: tuple[str, ...]
 ) -> Float[Array, "B T S"]:
     """Return the scores of the ids that lie on this device, 0 for all others."""
-    num_classes = scores.shape[2]
-    if not vocab_axes:
-        return _pick(scores, ids)
-    own_ids = ids - lax.axis_index(vocab_axes) * num_classes
-    is_own = (own_ids >= 0) & (own_ids < num_classes)
-    rows = positions(scores.shape[1])
-    own = gather(scores, rows, jnp.clip(own_ids, 0, num_classes - 1))
+    if vocab_axes:
+        ids = ids - lax.axis_index(vocab_axes) * scores.shape[2]
+    return _pick(bool(vocab_axes), scores, ids)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _pick(
+    is_shard: bool, scores: Float[Array, "B T V"], ids: Int[Array, "B S"]
+) -> Float[Array, "B T S"]:
+    """Return the scores of these ids; of a shard, 0 for ids that lie elsewhere.
+
+    The derivative is a product where classes are few: turned round, a gather adds to
+    one place in whatever order, and not in a vector (occupancy.py). So it is for a
+    shard: to add to all of it at once, a TPU would copy it first.
+    """
+    rows, num_classes = positions(scores.shape[1]), scores.shape[2]
+    if not is_shard:
+        return gather(scores, rows, ids)
+    is_own = (ids >= 0) & (ids < num_classes)
+    own = gather(scores, rows, jnp.clip(ids, 0, num_classes - 1))
     return jnp.where(is_own[:, None, :], own, 0)
 
 
-@jax.custom_jvp
-def _pick(
-    scores: Float[Array, "B T V"], ids: Int[Array, "B S"]
-) -> Float[Array, "B T S"]:
-    """Return the scores of all these ids, which lie on this device.
-
-    The derivative is a product where classes are few: turned round, a gather adds to
-    one place in whatever order, and not in a vector (occupancy.py).
-    """
-    return gather(scores, positions(scores.shape[1]), ids)
-
-
 @_pick.defjvp
-def _pick_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+def _pick_jvp(is_shard: bool, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (scores, ids), (tangent, _) = primals, tangents
-    if scores.shape[2] >= SCATTER_CLASSES:
-        return _pick(scores, ids), gather(tangent, positions(scores.shape[1]), ids)
+    value = _pick(is_shard, scores, ids)
+    if not is_shard and scores.shape[2] >= SCATTER_CLASSES:
+        return value, gather(tangent, positions(scores.shape[1]), ids)
     one_hot = is_at(ids, scores.shape[2]).astype(tangent.dtype)
     full = lax.Precision.HIGHEST
-    return _pick(scores, ids), jnp.einsum(
-        "btv,bsv->bts", tangent, one_hot, precision=full
-    )
+    return value, jnp.einsum("btv,bsv->bts", tangent, one_hot, precision=full)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jax_ctc._lattice.emissions import Source
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk, to_bits
-from jax_ctc._lattice.normaliser import Normaliser, softmax
+from jax_ctc._lattice.normaliser import of, softmax
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_at, positions
 from jax_ctc._numbers.sizes import USUAL_LABELS, is_open, usual
@@ -24,7 +23,7 @@ SCATTER_CLASSES = 256
 
 
 def write_gradient(
-    source: Source,
+    problem: Problem,
     gradient: Shaped[Array, "B T V"],
     start: Int[Array, ""] | int,
     posterior: Float[Array, "K B S"],
@@ -40,16 +39,12 @@ def write_gradient(
     Chunks come from the right: at the ragged end a chunk's rows reach back over frames
     of its left neighbour, which then puts them right.
     """
-    problem, found = source
     size, num_frames = posterior.shape[0], gradient.shape[1]
     first, num_rows = rows_of_chunk(start, size, num_frames)
     frame_of_row = jnp.maximum(first + positions(num_rows) - start, 0)
     occupancy = jnp.moveaxis(posterior[frame_of_row], 0, 1)
     rows = rows_of(problem.scores, first, num_rows)
-    here = Normaliser(
-        *(lax.dynamic_slice_in_dim(x, first, num_rows, axis=1) for x in found)
-    )
-    rows = softmax(rows, here) if normalise else jnp.zeros_like(rows)
+    rows = softmax(rows, of(rows)) if normalise else jnp.zeros_like(rows)
     if problem.has_gaps:
         rows = _subtract_gaps(rows, occupancy, problem)
     else:

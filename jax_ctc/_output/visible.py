@@ -7,6 +7,7 @@ characters are written as Python writes them, `\x1b`, which every font can draw.
 
 import functools
 import json
+import math
 import unicodedata
 from typing import Any
 
@@ -31,6 +32,17 @@ def visible_json(value: Any, indent: int | None = 2) -> str:
         f"\\u{ord(letter):04x}" if letter != "\n" and _acts(letter) else letter
         for letter in text
     )
+
+
+def plain(value: Any) -> Any:
+    """Return the value in what JSON has: infinities and NaN as strings."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
 
 
 @functools.cache

@@ -24,21 +24,22 @@ _MOST_LETTERS = 12  # of one name, as many as the margin holds
 _DARK = "#555555"
 
 
-def draw(given: Given, index: int) -> str:
+def draw(given: Given, index: int, num_frames: int | None = None) -> str:
     """Return a PNG as a data URL.
 
     Above, the probability of each class per frame, of the classes that matter here;
     below, the posterior of each label, and of blank hanging from the top. Frames after
     the stated length are hatched: what the loss does not look at, a reader should.
+    num_frames: how many there are, where more were added to share a compiled shape.
     """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise need("matplotlib") from error
-    full = given.scores.shape[1]
+    full = given.scores.shape[1] if num_frames is None else num_frames
     stated = int(given.logit_lengths[index])
     labels = given.transcript(index)
-    probability = _probabilities(given.scores[index])
+    probability = _probabilities(given.scores[index, :full])
     shown = _shown(given, labels, probability)
     map_height = max(0.5, _INCHES_PER_CLASS * len(shown))
     height = _ABOVE + map_height + _BETWEEN + _CURVES + _BELOW

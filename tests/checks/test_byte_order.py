@@ -109,6 +109,10 @@ CALLS = {
         lambda *batch: jax_ctc.diagnose(*batch).to_json(),
         (LOGITS, LABELS, np.array([1.0, 0.8], np.float32), COUNTS),
     ),
+    "rank_utterances": (
+        lambda *batch: jax_ctc.rank_utterances([batch]).to_json(),
+        BATCH,
+    ),
     "watch": (watched, (STATUS, *BATCH)),
     "token_spans": (lambda a: jax_ctc.token_spans(a, 25), lambda: aligned()[1:2]),
     "plot_alignment": (plotted, aligned),

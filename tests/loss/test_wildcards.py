@@ -1,6 +1,8 @@
 """Labels that stand for anything, in the losses: status, options, transforms."""
 
 import functools
+import inspect
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,9 @@ from jax.sharding import AxisType, PartitionSpec
 
 import jax_ctc
 from jax_ctc import Status
+from jax_ctc._alignment import as_given, chunks
+from jax_ctc._checks.labels import is_wildcard, to_the_left
+from jax_ctc._lattice import wildcards
 
 ANYTHING = 7
 BATCH = {
@@ -129,29 +134,117 @@ def test_sharded_classes_and_frames():
     )
 
 
-def test_without_a_wildcard_nothing_is_new():
-    """A price that nobody pays is in no program; what takes labels out is in none."""
-    batch = tuple(jnp.asarray(x) for x in arrays())
+# What reads the lattice under `jit`: name, and what to call on (logits, *batch).
+READS = {
+    "ctc_loss": jax_ctc.ctc_loss,
+    "ctc_loss, its gradient": lambda x, *batch, **told: jax.grad(
+        lambda x: jax_ctc.ctc_loss(x, *batch, **told).sum()
+    )(x),
+    "ctc_loss_with_status": jax_ctc.ctc_loss_with_status,
+    "ctc_loss_from_log_probs": lambda x, *batch, **told: jax.grad(
+        lambda x: jax_ctc.ctc_loss_from_log_probs(x, *batch, **told).sum()
+    )(x),
+    "linear_ctc_loss": lambda x, *batch, **told: jax.grad(
+        lambda x: jax_ctc.linear_ctc_loss(x, jnp.eye(5), None, *batch, **told).sum()
+    )(x),
+    "linear_ctc_loss_with_status": lambda x, *batch, **told: (
+        jax_ctc.linear_ctc_loss_with_status(x, jnp.eye(5), None, *batch, **told)
+    ),
+    "check_batch": lambda x, *batch, wildcard_id=None, wildcard_log_prob=0: (
+        jax_ctc.check_batch(x, *batch, wildcard_id=wildcard_id)
+    ),
+    "minimum_frames": lambda x, labels, frames, counts, wildcard_id=None, **_: (
+        jax_ctc.minimum_frames(labels, counts, wildcard_id=wildcard_id)
+    ),
+    "ctc_posteriors": jax_ctc.ctc_posteriors,
+    "ctc_align": jax_ctc.ctc_align,
+    "alignment_entropy": jax_ctc.alignment_entropy,
+    "sample_alignments": lambda *batch, **told: jax_ctc.sample_alignments(
+        jax.random.key(0), *batch, num_samples=2, **told
+    ),
+}
+# What works on the host: the first of them by programs of its own, others by those.
+ON_HOST = {"ctc_align_chunks", "token_spans", "plot_alignment"}
+ON_HOST |= {"diagnose", "watch", "rank_utterances"}
 
-    def lowered(function, **options):
-        told = functools.partial(function, **options)
-        text = jax.jit(lambda *x: told(*x)).lower(*batch).as_text()
-        return text, "stablehlo.sort" in text  # wildcards are sorted to the right
 
-    for function in (
-        lambda *x, **told: jax_ctc.ctc_loss(*x, **told),
-        lambda *x, **told: jax.grad(
-            lambda y: jax_ctc.ctc_loss(y, *x[1:], **told).sum()
-        )(x[0]),
-        jax_ctc.ctc_posteriors,
-        jax_ctc.ctc_align,
-        jax_ctc.alignment_entropy,
-    ):
-        without, takes_out = lowered(function)
-        assert not takes_out
-        none = {"wildcard_id": None, "wildcard_log_prob": -3.0}
-        assert lowered(function, **none)[0] == without
-    assert lowered(jax_ctc.ctc_align, wildcard_id=ANYTHING)[1]
+@pytest.fixture
+def no_wildcards(monkeypatch):
+    """Refuse to trace whatever takes wildcards out of labels, or puts them back."""
+    code = [is_wildcard, to_the_left]
+    for module in (wildcards, as_given):
+        made_here = (f for f in vars(module).values() if inspect.isfunction(f))
+        code += [f for f in made_here if f.__module__ == module.__name__]
+
+    def refuse(*_, **__):
+        raise AssertionError("the code of wildcards, and there are none")
+
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "jax_ctc":
+            for attribute, value in list(vars(module).items()):
+                if any(value is function for function in code):
+                    monkeypatch.setattr(module, attribute, refuse)
+
+
+NONE = {"wildcard_id": None, "wildcard_log_prob": -3.0}
+
+
+def test_every_reading_of_the_lattice_is_looked_at():
+    takes = {
+        name
+        for name in jax_ctc.__all__
+        if inspect.isfunction(function := getattr(jax_ctc, name))
+        and "wildcard_id" in inspect.signature(function).parameters
+    }
+    assert {name.split(",")[0] for name in READS} | ON_HOST == takes
+
+
+@pytest.mark.parametrize("name", READS)
+def test_without_a_wildcard_nothing_is_new(name, no_wildcards):
+    """The same program, letter by letter, with a price that nobody pays.
+
+    None of the code of wildcards runs while it is traced, and with a wildcard it would.
+    The shape is no other test's, or an earlier trace would be taken.
+    """
+    rng = np.random.default_rng(0)
+    batch = (
+        jnp.asarray(rng.normal(size=(3, 11, 5)), jnp.float32),
+        *(jnp.array(x, jnp.int32) for x in ([[1, 2]] * 3, [11, 9, 1], [2, 1, 2])),
+    )
+
+    def lowered(options):
+        told = functools.partial(READS[name], **options)
+        return jax.jit(lambda *x: told(*x)).lower(*batch).as_text()
+
+    text = lowered({})
+    assert lowered(NONE) == text
+    assert "stablehlo.sort" not in text  # wildcards are sorted to the right
+    with pytest.raises(AssertionError, match="the code of wildcards"):
+        lowered({"wildcard_id": ANYTHING})
+
+
+def test_without_a_wildcard_chunks_are_as_ever(no_wildcards, monkeypatch):
+    """As above, of the three programs that blocks are aligned by."""
+    texts = []
+
+    def recorded(program):
+        def call(*arguments):
+            texts.append(program.lower(*arguments).as_text())
+            return program(*arguments)
+
+        return call
+
+    for name in ("_extend", "_finish", "_record"):
+        monkeypatch.setattr(chunks, name, recorded(getattr(chunks, name)))
+    block = np.random.default_rng(0).normal(size=(13, 5)).astype(np.float32)
+    plain = jax_ctc.ctc_align_chunks([block], [1, 2])
+    found = jax_ctc.ctc_align_chunks([block], [1, 2], **NONE)
+    assert len(texts) == 6
+    assert texts[:3] == texts[3:]
+    assert not any("stablehlo.sort" in text for text in texts)
+    jax.tree.map(np.testing.assert_array_equal, found, plain)
+    with pytest.raises(AssertionError, match="the code of wildcards"):
+        jax_ctc.ctc_align_chunks([block], [1, 2], wildcard_id=ANYTHING)
 
 
 def test_options():

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._lattice import emissions
-from jax_ctc._lattice.emissions import Source
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers import extended
@@ -97,26 +96,26 @@ def nothing_yet(problem: Problem) -> Total:
 
 
 def forward_chunks(
-    source: Source, plan: Plan, step: Step, start: Any
+    problem: Problem, plan: Plan, step: Step, start: Any
 ) -> tuple[Any, Total, Replay]:
     """Step through all frames; return the end, and how to replay them from the right.
 
     Only the carry at each chunk's left end is stored; a replay computes what `step`
     keeps anew, one chunk at a time, without what sums lose. One chunk runs once.
     """
-    nothing = nothing_yet(source.problem)
+    nothing = nothing_yet(problem)
 
     def forget(carry: Any, emission: Emission) -> tuple[Any, None]:
         return step(carry, emission)[0], None
 
     def body(carry: tuple, start: Any) -> tuple:
         state, total = carry
-        emission, total = read(source, start, plan, total)
+        emission, total = read(problem, start, plan, total)
         end, _ = sweep(forget, state, emission, plan)
         return (end, total), extended.in_tree(extended.careless, state)
 
     if not is_open(plan.num_chunks) and plan.num_chunks == 1:
-        emission, total = read(source, 0, plan, nothing)
+        emission, total = read(problem, 0, plan, nothing)
         end, kept = sweep(step, start, emission, plan)
         return end, total, lambda visit, carry: visit(carry, 0, emission, kept)
 
@@ -126,7 +125,7 @@ def forward_chunks(
     def replay(visit: Visit, carry: Any) -> tuple[Any, Any]:
         def body(carry: Any, xs: tuple) -> tuple[Any, Any]:
             start, state = xs
-            emission, _ = read(source, start, plan, nothing)
+            emission, _ = read(problem, start, plan, nothing)
             _, kept = sweep(step, state, emission, plan)
             return visit(carry, start, emission, kept)
 
@@ -136,11 +135,11 @@ def forward_chunks(
     return end, total, replay
 
 
-def backward_chunks(source: Source, plan: Plan, step: Step, end: Any) -> Any:
+def backward_chunks(problem: Problem, plan: Plan, step: Step, end: Any) -> Any:
     """Step through all frames from the right; return the carry before the first."""
 
     def body(carry: Any, start: Any) -> tuple[Any, None]:
-        emission, _ = read(source, start, plan, nothing_yet(source.problem))
+        emission, _ = read(problem, start, plan, nothing_yet(problem))
         return sweep(step, carry, emission, plan, reverse=True)[0], None
 
     starts = positions(plan.num_chunks) * plan.chunk
@@ -148,16 +147,16 @@ def backward_chunks(source: Source, plan: Plan, step: Step, end: Any) -> Any:
 
 
 def read(
-    source: Source, start: Int[Array, ""] | int, plan: Plan, total: Total
+    problem: Problem, start: Int[Array, ""] | int, plan: Plan, total: Total
 ) -> tuple[Emission, Total]:
     """Read a chunk in extended range, and add its shifts to the running total."""
-    log = emissions.read(source, start, plan.chunk, normalise=plan.normalise)
+    log = emissions.read(problem, start, plan.chunk, normalise=plan.normalise)
     shift = sum_frames(log.log_shift)
     high, error = two_sum(total.high, shift[0])
     total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
     emission = Emission(extended.from_log(log.blank), extended.from_log(log.label))
     if plan.is_stretch:
-        num_frames = source.problem.scores.shape[1]
+        num_frames = problem.scores.shape[1]
         emission = held(emission, start + positions(plan.chunk) >= num_frames)
     return emission, total
 

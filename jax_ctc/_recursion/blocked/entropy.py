@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._lattice.emissions import Source, source
 from jax_ctc._lattice.frames import from_bits, to_bits
 from jax_ctc._lattice.occupancy import by_id, write_gradient
 from jax_ctc._lattice.problem import Problem
@@ -80,7 +79,7 @@ def entropy(
 
     Where log p is not finite, the entropy means nothing.
     """
-    return _forward(source(problem), make_plan(problem, normalise=normalise))[:2]
+    return _forward(problem, make_plan(problem, normalise=normalise))[:2]
 
 
 def entropy_backward(
@@ -90,8 +89,8 @@ def entropy_backward(
 
     The softmax has no part in it: d/d log_emission sums to 0 over a frame's states.
     """
-    plan, scores = make_plan(problem, normalise=normalise), source(problem)
-    log_value, value, scale, replay = _forward(scores, plan)
+    plan = make_plan(problem, normalise=normalise)
+    log_value, value, scale, replay = _forward(problem, plan)
     is_alive = jnp.isfinite(log_value)
 
     def write(carry: tuple, start: Any, emission: Emission, knowns: Known) -> tuple:
@@ -101,7 +100,7 @@ def entropy_backward(
         )
         slopes = -_slopes(problem, products, paths)
         gradient = write_gradient(
-            scores, gradient, start, slopes, is_alive, normalise=False
+            problem, gradient, start, slopes, is_alive, normalise=False
         )
         return (known, gradient), None
 
@@ -111,10 +110,9 @@ def entropy_backward(
 
 
 def _forward(
-    source: Source, plan: Plan
+    problem: Problem, plan: Plan
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], Int[Array, "B 1"], Replay]:
     """Return log p, the entropy, the scale of Z, and the replay that keeps `Known`."""
-    problem = source.problem
 
     def step(known: Known, emission: Emission) -> tuple[Known, Known]:
         known = Known(
@@ -126,7 +124,7 @@ def _forward(
         return known, known
 
     start = _certain(initial(problem))
-    end, total, replay = forward_chunks(source, plan, step, start)
+    end, total, replay = forward_chunks(problem, plan, step, start)
     # As if one more frame followed, sure to be blank.
     into_blank, _ = _entropies_into(end.entropies)
     values = _mean_surprisal(ways_into(problem, end.state).blank, into_blank)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._lattice.emissions import Source, source
 from jax_ctc._lattice.frames import from_bits, to_bits
 from jax_ctc._lattice.occupancy import by_id, write_gradient
 from jax_ctc._lattice.problem import Problem
@@ -45,14 +44,14 @@ def forward(
 ) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     plan = make_plan(problem, normalise=normalise)._replace(unroll=unroll)
-    return keep_alpha(source(problem), plan)[0]
+    return keep_alpha(problem, plan)[0]
 
 
 def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
     """Return log p of the first n labels alone, for every n from 0 to U."""
     plan = make_plan(problem, normalise=normalise)
     step, start = alpha_step(problem), careful(initial(problem))
-    end, total, _ = forward_chunks(source(problem), plan, step, start)
+    end, total, _ = forward_chunks(problem, plan, step, start)
     return log_prefixes(problem, end, total)
 
 
@@ -61,10 +60,9 @@ def forward_backward(
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan = make_plan(problem, normalise=normalise)._replace(unroll=unroll)
-    scores = source(problem)
-    log_value, scale, replay = keep_alpha(scores, plan)
+    log_value, scale, replay = keep_alpha(problem, plan)
     is_alive, beta = jnp.isfinite(log_value), careful(final(problem))
-    return log_value, gradient_of(scores, plan, replay, beta, scale, is_alive)
+    return log_value, gradient_of(problem, plan, replay, beta, scale, is_alive)
 
 
 def posteriors(
@@ -75,7 +73,7 @@ def posteriors(
     0 in dead utterances; padded frames hold what the end of the path would.
     """
     plan = make_plan(problem, normalise=normalise)
-    log_value, scale, replay = keep_alpha(source(problem), plan)
+    log_value, scale, replay = keep_alpha(problem, plan)
 
     def visit(
         beta: State, start: Any, emission: Emission, alphas: State
@@ -89,12 +87,11 @@ def posteriors(
 
 
 def keep_alpha(
-    source: Source, plan: Plan
+    problem: Problem, plan: Plan
 ) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Replay]:
     """Return log p(labels), its scale, and how to replay alpha from the right."""
-    problem = source.problem
     step, start = alpha_step(problem), careful(initial(problem))
-    end, total, replay = forward_chunks(source, plan, step, start)
+    end, total, replay = forward_chunks(problem, plan, step, start)
     return *log_z(problem, end, total), replay
 
 
@@ -109,7 +106,7 @@ def alpha_step(problem: Problem) -> Any:
 
 
 def gradient_of(
-    source: Source,
+    problem: Problem,
     plan: Plan,
     replay: Replay,
     beta: State,
@@ -117,18 +114,16 @@ def gradient_of(
     is_alive: Bool[Array, " B"],
 ) -> Float[Array, "B T V"]:
     """Return the gradient of all frames, given beta after the last of them."""
-    scores = source.problem.scores
+    scores = problem.scores
 
     def write(
         carry: tuple, start: Any, emission: Emission, alphas: State
     ) -> tuple[tuple, None]:
         beta, gradient = carry
-        beta, posterior = posteriors_of(
-            source.problem, beta, emission, alphas, scale, plan
-        )
-        of_class = by_id(source.problem, posterior.label, posterior.blank)
+        beta, posterior = posteriors_of(problem, beta, emission, alphas, scale, plan)
+        of_class = by_id(problem, posterior.label, posterior.blank)
         gradient = write_gradient(
-            source, gradient, start, of_class, is_alive, normalise=plan.normalise
+            problem, gradient, start, of_class, is_alive, normalise=plan.normalise
         )
         return (beta, gradient), None
 

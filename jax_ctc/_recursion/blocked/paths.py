@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._lattice.emissions import source
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import Extended
@@ -48,7 +47,7 @@ def best_path(
     """
     plan = make_plan(problem, normalise=normalise)
     step, start = keep_back(problem), initial(problem)
-    end, total, replay = forward_chunks(source(problem), plan, step, start)
+    end, total, replay = forward_chunks(problem, plan, step, start)
 
     def visit(
         state: Int[Array, " B"],
@@ -75,7 +74,7 @@ def extend_path(
     num_frames = problem.scores.shape[1]
     runs = -(-num_frames // RENORM_FRAMES)
     plan = Plan(RENORM_FRAMES, RENORM_FRAMES * runs, 1, normalise)
-    emission, total = read(source(problem), 0, plan, total)
+    emission, total = read(problem, 0, plan, total)
     state, backs = sweep(keep_back(problem), state, emission, plan)
     return state, total, backs[:num_frames]
 
@@ -114,7 +113,7 @@ def sample_paths(
     """
     plan = make_plan(problem, normalise=normalise)
     step, start = alpha_step(problem), initial(problem)
-    end, total, replay = forward_chunks(source(problem), plan, step, start)
+    end, total, replay = forward_chunks(problem, plan, step, start)
     frames = problem.scores.shape[1]
     padding = plan.chunk * plan.num_chunks - frames
     padded = jnp.pad(uniforms, ((0, padding), (0, 0), (0, 0)))

@@ -9,7 +9,6 @@ alpha before its stretch and the beta after it, and all write their gradients at
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_ctc._lattice.emissions import Source, source
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.relay import Leg, relay
 from jax_ctc._numbers.two_floats import two_sum
@@ -39,7 +38,7 @@ def forward(
 ) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
     plan = make_plan(problem, normalise=normalise, is_stretch=True)
-    [(_, (end, total))] = relay(_alpha(source(problem), plan), axes=time_axes)
+    [(_, (end, total))] = relay(_alpha(problem, plan), axes=time_axes)
     return log_z(problem, end, total)[0]
 
 
@@ -48,23 +47,21 @@ def forward_backward(
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     plan = make_plan(problem, normalise=normalise, is_stretch=True)
-    scores = source(problem)
     ((alpha, _), (end, total)), (beta, _) = relay(
-        _alpha(scores, plan), _beta(scores, plan), axes=time_axes
+        _alpha(problem, plan), _beta(problem, plan), axes=time_axes
     )
     log_value, scale = log_z(problem, end, total)
-    _, _, replay = forward_chunks(scores, plan, alpha_step(problem), careless(alpha))
+    _, _, replay = forward_chunks(problem, plan, alpha_step(problem), careless(alpha))
     is_alive = jnp.isfinite(log_value)
-    return log_value, gradient_of(scores, plan, replay, beta, scale, is_alive)
+    return log_value, gradient_of(problem, plan, replay, beta, scale, is_alive)
 
 
-def _alpha(source: Source, plan: Plan) -> Leg:
+def _alpha(problem: Problem, plan: Plan) -> Leg:
     """Return the way of alpha and of what it sums up: from before the first frame."""
-    problem = source.problem
 
     def run(state: tuple[State, Total]) -> tuple[State, Total]:
         alpha, total = state
-        alpha, own, _ = forward_chunks(source, plan, alpha_step(problem), alpha)
+        alpha, own, _ = forward_chunks(problem, plan, alpha_step(problem), alpha)
         high, lost = two_sum(total.high, own.high)
         low = total.low + (lost + own.low)
         return alpha, Total(high, low, total.is_bad | own.is_bad)
@@ -72,14 +69,13 @@ def _alpha(source: Source, plan: Plan) -> Leg:
     return Leg(run, (careful(initial(problem)), nothing_yet(problem)))
 
 
-def _beta(source: Source, plan: Plan) -> Leg:
+def _beta(problem: Problem, plan: Plan) -> Leg:
     """Return the way of beta: from after the last frame, to the left."""
-    problem = source.problem
 
     def step(beta: State, emission: Emission) -> tuple[State, None]:
         return retreat(problem, beta, emission), None
 
     def run(beta: State) -> State:
-        return backward_chunks(source, plan, step, beta)
+        return backward_chunks(problem, plan, step, beta)
 
     return Leg(run, careful(final(problem)), reverse=True)
