@@ -204,7 +204,7 @@ def _probabilities(
 
 def log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
     """Return the log of the number of ways to choose k places of n."""
-    return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))
 
 
 def normalise(scores: np.ndarray) -> np.ndarray:
