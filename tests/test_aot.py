@@ -71,7 +71,20 @@ def test_a_tpus_compiler_counts_cycles(target):
 
 
 @pytest.mark.parametrize("target", [needs("v5e x 1")])
-@pytest.mark.parametrize("name", ["wordpiece", "long_form"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wordpiece",
+        "long_form",
+        pytest.param(
+            "char",
+            marks=pytest.mark.xfail(
+                reason="few classes, as an argument, are copied into padded rows",
+                strict=True,
+            ),
+        ),
+    ],
+)
 def test_a_tpu_holds_little(name, target):
     """A chunk's rows are cut out: what is only gathered from, it would turn round."""
     compiled = kernels.build(named(name), target, "blocked", "value_and_grad")
@@ -218,7 +231,8 @@ def test_vocabulary_sharding_holds_less_than_a_shard(name):
         name, PartitionSpec("data", None, "model"), vocab_axis="model"
     )
     temporaries = compiled.memory_analysis().temp_size_in_bytes
-    assert temporaries < 0.5 * (B * T * SHARD * 4)
+    most = 0.1 if name.startswith("H100") else 0.5
+    assert temporaries < most * (B * T * SHARD * 4)
 
 
 @pytest.mark.parametrize("name", EIGHT)
@@ -234,7 +248,9 @@ def test_time_sharding_sends_columns(name):
         ("collective-permute", 4),
     }
     arrays = 4 if name.startswith("H100") else 1
-    assert max(size for c in found for size in c.sizes) / arrays < B * T / 4
+    largest = max(size for c in found for size in c.sizes)
+    assert largest <= 4 * B * (U + 1)
+    assert largest / arrays < B * T / 4
 
 
 def read_all(scores, lengths):

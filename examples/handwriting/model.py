@@ -86,6 +86,6 @@ class LineReader(nnx.Module):
         return kernel[...], bias[...]
 
 
-def num_parameters(model: LineReader) -> int:
+def num_parameters(model: nnx.Module) -> int:
     """Counts the trainable numbers of `model`."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -1,18 +1,18 @@
-"""An n-gram model of digit strings, counted here and written as an ARPA file.
+"""An n-gram model of digits or words, counted here and written as an ARPA file.
 
 Real models come from kenlm's `lmplz` or SRILM; both write the same format. Witten and
 Bell's smoothing fits on a page: after a history h that was seen c(h) times, before t(h)
-different digits,
+different words,
 
-    p(d | h) = (c(h d) + t(h) p(d | h without its first digit)) / (c(h) + t(h))
+    p(w | h) = (c(h w) + t(h) p(w | h without its first word)) / (c(h) + t(h))
 
 and what was never seen after h has t(h) / (c(h) + t(h)) times what a shorter history
-says. The end of the line, </s>, is counted as a digit.
+says. A digit is a word here, and the end of the line, </s>, is counted as one too.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 BEGIN, END = "<s>", "</s>"
@@ -20,8 +20,16 @@ DIGITS = "0123456789"
 NEVER = -99.0  # log10 p of <s>, which nobody predicts
 
 
-def write_arpa(path: Path, texts: Iterable[str], order: int) -> None:
-    """Writes the model of the texts' n-grams, n from 1 to `order`."""
+def write_arpa(
+    path: Path,
+    texts: Iterable[Sequence[str]],
+    order: int,
+    vocabulary: Sequence[str] = DIGITS,
+) -> None:
+    """Writes the model of the texts' n-grams, n from 1 to `order`.
+
+    A text is a string of digits, or a list of words; `vocabulary` has all there are.
+    """
     counts = count(texts, order)
     followers = Counter(gram[:-1] for gram in counts)  # t
     totals = Counter()  # c
@@ -30,7 +38,7 @@ def write_arpa(path: Path, texts: Iterable[str], order: int) -> None:
 
     def probability(gram: tuple[str, ...]) -> float:
         history = gram[:-1]
-        shorter = probability(gram[1:]) if history else 1 / (len(DIGITS) + 1)
+        shorter = probability(gram[1:]) if history else 1 / (len(vocabulary) + 1)
         if not totals[history]:
             return shorter
         kinds = followers[history]
@@ -40,7 +48,7 @@ def write_arpa(path: Path, texts: Iterable[str], order: int) -> None:
         kinds = followers[history]
         return math.log10(kinds / (totals[history] + kinds)) if kinds else 0.0
 
-    known = {(word,) for word in (BEGIN, END, *DIGITS)} | set(counts)
+    known = {(word,) for word in (BEGIN, END, *vocabulary)} | set(counts)
     lines = ["\\data\\"]
     sections = [sorted(g for g in known if len(g) == n) for n in range(1, order + 1)]
     lines += [f"ngram {n}={len(section)}" for n, section in enumerate(sections, 1)]
@@ -52,7 +60,7 @@ def write_arpa(path: Path, texts: Iterable[str], order: int) -> None:
     path.write_text("\n".join([*lines, "", "\\end\\", ""]), encoding="utf-8")
 
 
-def count(texts: Iterable[str], order: int) -> Counter[tuple[str, ...]]:
+def count(texts: Iterable[Sequence[str]], order: int) -> Counter[tuple[str, ...]]:
     """Counts the n-grams of all texts, each between <s> and </s>."""
     counts: Counter[tuple[str, ...]] = Counter()
     for text in texts:

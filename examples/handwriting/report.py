@@ -15,14 +15,14 @@ from rich.table import Table
 from examples.handwriting.train import History
 
 
-def progress_bar(console: Console) -> Progress:
-    """Returns a bar with loss and error rate; off a terminal, one final line."""
+def progress_bar(console: Console, rate: str = "error rate") -> Progress:
+    """Returns a bar with loss and a named rate; off a terminal, one final line."""
     return Progress(
         TextColumn("training"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),
-        TextColumn("error rate {task.fields[rate]}"),
+        TextColumn(rate + " {task.fields[rate]}"),
         TimeElapsedColumn(),
         console=console,
     )

@@ -1,14 +1,13 @@
 """What the doctor hands back: findings, one row per utterance, and their JSON."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.page import build
 from jax_ctc._diagnose.text import headline, render, who
-from jax_ctc._output.visible import visible, visible_json
+from jax_ctc._output.visible import plain, visible, visible_json
 
 NOTE, WARNING, ERROR = "note", "warning", "error"
 
@@ -98,7 +97,7 @@ class Report:
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "utterances": [dataclasses.asdict(row) for row in self.utterances],
         }
-        return visible_json(_plain(content), indent)
+        return visible_json(plain(content), indent)
 
     def to_html(
         self, *, track: Callable[[Sequence[int]], Iterable[int]] | None = None
@@ -121,14 +120,3 @@ class Report:
     def __rich__(self) -> Any:
         """Lay the report out for `rich.print`."""
         return render(self)
-
-
-def _plain(value: Any) -> Any:
-    """Return the value in what JSON has: infinities and NaN as strings."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value

@@ -15,11 +15,13 @@ COLUMNS = (
 )
 
 
-def need(package: str) -> ModuleNotFoundError:
+def need(
+    package: str, *, of: str = "doctor", result: str = "report"
+) -> ModuleNotFoundError:
     """Return the error for an extra that is not installed."""
     return ModuleNotFoundError(
-        f"this output of the doctor needs {package}: pip install 'jax_ctc[doctor]'"
-        " (str(report) and report.to_json() need nothing)",
+        f"this output of the {of} needs {package}: pip install 'jax_ctc[doctor]'"
+        f" (str({result}) and {result}.to_json() need nothing)",
         name=package,
     )
 

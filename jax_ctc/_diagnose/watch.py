@@ -43,7 +43,7 @@ class _Step:
     status: Status
     rows: np.ndarray | None  # of the leading axis, those of this process; None: all
     batch: tuple[Any, ...] | None  # what is on a device; None: let go
-    is_probe: bool = False  # looked at whether it is flagged or not
+    is_probe: bool = False  # looked at though it is not flagged
 
 
 def watch(
@@ -83,7 +83,7 @@ def watch(
             are reported at most.
         probe_every: steps between two batches that are looked at though no bit is set,
             the first step among them; one is left out while another is being looked at.
-            A few thousand cost next to nothing. Default: none is.
+            Default: none is.
         blank_id: as for `diagnose`.
         inputs: as for `diagnose`.
         vocabulary: as for `diagnose`.
@@ -127,7 +127,7 @@ def watch(
     check_classes = functools.partial(_check_classes, blank_id, vocabulary)
     check_classes(None)  # how many there are, the first step tells
     vocabulary = copy.copy(vocabulary)  # the first report may be hours away
-    wildcard = check_wildcard_id(wildcard_id)
+    wildcard = check_wildcard_id(wildcard_id, int(blank_id))
     check_wildcard_log_prob(wildcard_log_prob, wildcard)
     examine = functools.partial(
         diagnose,
@@ -266,7 +266,7 @@ class Watch:
                 self._probe(step)
                 continue
             self.num_flagged += step.window != self._flagged
-            self._flagged = step.window
+            self._flagged, step.is_probe = step.window, False
             if step.window in self._asked or len(self._asked) == self._most:
                 continue
             if step.batch is None:
@@ -316,7 +316,7 @@ class Watch:
             with jax.default_device(_host_device()):
                 report = self._examine(*batch)
             checkpoint()  # after Ctrl-C nobody wants to read it
-            if step.is_probe and not step.status.is_flagged(step.rows):
+            if step.is_probe:
                 if not report.codes() or self._found >= self._most:
                     return
                 self._found += 1
@@ -324,7 +324,7 @@ class Watch:
             self._on_report(step.number, report)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            why = "was flagged" if step.status.is_flagged(step.rows) else "was probed"
+            why = "was probed" if step.is_probe else "was flagged"
             print(f"step {step.number} {why}, but {what}", file=sys.stderr)
             raise
         finally:

@@ -39,7 +39,7 @@ def rows_of(
 def gather(
     scores: Float[Array, "B T V"], rows: Int[Array, " K"], ids: Int[Array, "B S"]
 ) -> Float[Array, "B K S"]:
-    """Return scores[b, rows[k], ids[b, s]], and widen what was gathered alone.
+    """Return scores[b, rows[k], ids[b, s]].
 
     One gather per utterance: indexing with arange(B) would make a sharded batch gather
     from every device.
@@ -49,8 +49,7 @@ def gather(
         where = scores.at[rows[:, None], ids[None, :]]
         return where.get(mode="promise_in_bounds")
 
-    gathered = jax.vmap(utterance)(to_bits(scores), ids)
-    return from_bits(gathered, scores.dtype).astype(accumulator(scores.dtype))
+    return jax.vmap(utterance)(scores, ids)
 
 
 def to_bits(x: Float[Array, "..."]) -> Shaped[Array, "..."]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk, to_bits
-from jax_ctc._lattice.normaliser import of, softmax
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.masks import is_at, positions
 from jax_ctc._numbers.sizes import USUAL_LABELS, is_open, usual
@@ -44,7 +44,8 @@ def write_gradient(
     frame_of_row = jnp.maximum(first + positions(num_rows) - start, 0)
     occupancy = jnp.moveaxis(posterior[frame_of_row], 0, 1)
     rows = rows_of(problem.scores, first, num_rows)
-    rows = softmax(rows, of(rows)) if normalise else jnp.zeros_like(rows)
+    here = normaliser.of(rows)
+    rows = normaliser.softmax(rows, here) if normalise else jnp.zeros_like(rows)
     if problem.has_gaps:
         rows = _subtract_gaps(rows, occupancy, problem)
     else:

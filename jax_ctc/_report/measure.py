@@ -46,8 +46,8 @@ def measure(given: Given) -> Numbers:
         0.0 if holes is None else holes.log_prob,
         scores,
         filled(told.labels, (sizes[0], sizes[2]), -1),
-        filled(_kept_bad(given.logit_lengths, frames), sizes[:1], 0),
-        filled(_kept_bad(told.label_lengths, width), sizes[:1], 0),
+        filled(kept_bad(given.logit_lengths, frames), sizes[:1], 0),
+        filled(kept_bad(told.label_lengths, width), sizes[:1], 0),
     )
     return Numbers(*(np.asarray(column)[:count] for column in numbers))
 
@@ -65,7 +65,7 @@ def _rounded(size: int) -> int:
     return max(_LEAST, 1 << (size - 1).bit_length())
 
 
-def _kept_bad(lengths: np.ndarray, full: int) -> np.ndarray:
+def kept_bad(lengths: np.ndarray, full: int) -> np.ndarray:
     """Return the lengths; what is too long stays so where there is more room."""
     return np.where(is_within(lengths, full), lengths, -1).astype(np.int32)
 
@@ -82,10 +82,11 @@ def _numbers(
     label_lengths: Int[Array, " B"],
 ) -> Numbers:
     batch = scores, labels, logit_lengths, label_lengths
-    options: dict[str, Any] = {"blank_id": blank_id}
-    if wildcard_id is not None:
-        options["wildcard_id"] = wildcard_id
-        options["wildcard_log_prob"] = wildcard_log_prob
+    options: dict[str, Any] = {
+        "blank_id": blank_id,
+        "wildcard_id": wildcard_id,
+        "wildcard_log_prob": wildcard_log_prob,
+    }
     loss, status = ctc_loss_with_status(*batch, **options)
     if inputs == "log_probs":
         loss = ctc_loss_from_log_probs(*batch, **options)

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_ctc._checks.labels import is_within
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._output.progress import show_progress
 from jax_ctc._output.visible import visible
 from jax_ctc._pictures.utterance import draw
-from jax_ctc._report.measure import filled
+from jax_ctc._report.measure import filled, kept_bad
 from jax_ctc._report.text import COLUMNS, causes, cells, headline, need
 
 _MOST_ROWS = 1000
@@ -81,20 +80,17 @@ def _pictures(
 def _enlarged(given: Given, frames: int, width: int) -> Given:
     """Return the same utterance in larger arrays; a bad length stays bad."""
 
-    def lengths(values: np.ndarray, full: int) -> np.ndarray:
-        return np.where(is_within(values, full), values, -1).astype(np.int32)
-
     def labels(told: Any) -> dict[str, np.ndarray]:
         return {
             "labels": filled(told.labels, (1, width), -1),
-            "label_lengths": lengths(told.label_lengths, told.labels.shape[1]),
+            "label_lengths": kept_bad(told.label_lengths, told.labels.shape[1]),
         }
 
     holes = given.holes
     return dataclasses.replace(
         given,
         scores=filled(given.scores, (1, frames, given.scores.shape[2]), 0),
-        logit_lengths=lengths(given.logit_lengths, given.scores.shape[1]),
+        logit_lengths=kept_bad(given.logit_lengths, given.scores.shape[1]),
         holes=None if holes is None else dataclasses.replace(holes, **labels(holes)),
         **labels(given),
     )

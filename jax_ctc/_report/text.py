@@ -1,8 +1,10 @@
 """The report in a terminal: plain, or a table by `rich`."""
 
 import collections
+import functools
 from typing import Any
 
+from jax_ctc._diagnose.text import need as need_of
 from jax_ctc._diagnose.text import number
 from jax_ctc._output.visible import visible
 from jax_ctc._report.heard import AGREED, BEYOND, HOLE, UNHEARD
@@ -15,13 +17,7 @@ _MARKS = {AGREED: "{}", UNHEARD: "[-{}-]", BEYOND: "{{+{}+}}", HOLE: "{{*{}*}}"}
 COLUMNS = ("name", "/label", "score", "beyond", "unheard", "found")
 
 
-def need(package: str) -> ModuleNotFoundError:
-    """Return the error for an extra that is not installed."""
-    return ModuleNotFoundError(
-        f"this output of the ranking needs {package}: pip install 'jax_ctc[doctor]'"
-        " (str(ranking) and ranking.to_json() need nothing)",
-        name=package,
-    )
+need = functools.partial(need_of, of="ranking", result="ranking")
 
 
 def headline(ranking: Any) -> str:
@@ -65,9 +61,7 @@ def lines(ranking: Any) -> list[str]:
         "  ".join([*map(str.ljust, row, widths), text]).rstrip()
         for row, text in zip(rows, marked, strict=True)
     ]
-    rest = len(ranking.utterances) - _MOST_ROWS
-    more = [f"and {rest} more: see to_json() or to_html()"] if rest > 0 else []
-    return [*found, *(table if ranking.utterances else []), *more]
+    return [*found, *(table if ranking.utterances else []), *_rest(ranking)]
 
 
 def render(ranking: Any) -> Any:
@@ -92,10 +86,13 @@ def render(ranking: Any) -> Any:
     for row in ranking.utterances[:_MOST_ROWS]:
         table.add_row(*map(Text, cells(row)), Text(cut(written(row))))
     parts.append(table)
+    return Group(*parts, *map(Text, _rest(ranking)))
+
+
+def _rest(ranking: Any) -> list[str]:
+    """Return a line that says how many are not shown; none if all are."""
     rest = len(ranking.utterances) - _MOST_ROWS
-    if rest > 0:
-        parts.append(Text(f"and {rest} more: see to_json() or to_html()"))
-    return Group(*parts)
+    return [f"and {rest} more: see to_json() or to_html()"] if rest > 0 else []
 
 
 def cells(row: Any) -> tuple[str, ...]:

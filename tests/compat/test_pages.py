@@ -33,3 +33,18 @@ def test_both_calls_agree(page):
     namespace[name] = expected
     for _, block in rest:
         exec(block, namespace)
+
+
+@pytest.mark.relaxed
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("library", ["keras", "torch"])
+def test_the_ten_lines(library):
+    """The page's block of each library stands alone, and learns."""
+    pytest.importorskip(library)
+    page = (DOCS / "ten_lines.md").read_text()
+    (block,) = (
+        text
+        for kind, text in BLOCKS.findall(page)
+        if kind == "py" and re.search(rf"^import .*\b{library}\b", text, re.M)
+    )
+    exec(block, {"__name__": library})

@@ -12,8 +12,8 @@ from tests.oracle import log_softmax
 WIDTH, CLASSES = 64, 12
 KINDS = ("random", "peaky", "blurry")
 # A prefix that ends in blank and the same that ends in its label take two places of the
-# beams of these two. Where nothing is sure no beam holds enough: at 1,024 two utterances of
-# four are still read otherwise, here and there, than at 256.
+# beams of these two. Where nothing is sure no beam holds enough: at 1,024 two of four
+# utterances are still read otherwise, here and there, than at 256.
 SHARE_NO_PLACE = ("pyctcdecode", "flashlight-text")
 EXACT = ("TensorFlow", "pyctcdecode", "flashlight-text", "fast-ctc-decode")
 

@@ -205,13 +205,18 @@ def test_names_of_classes_do_nothing_to_a_report(crafted):
     assert r"\x9b\x00\u202e\udc80" in Page(crafted.to_html()).text
 
 
-@pytest.mark.parametrize("package", ["rich", "matplotlib"])
-def test_a_missing_extra_is_named(package, report, file, monkeypatch, capsys):
-    """The message says what to install; plain text and JSON go on without."""
+def hide(package, monkeypatch):
+    """Let a package seem not to be installed."""
     for name in list(sys.modules):
         if name.split(".")[0] == package:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
+
+
+@pytest.mark.parametrize("package", ["rich", "matplotlib"])
+def test_a_missing_extra_is_named(package, report, file, monkeypatch, capsys):
+    """The message says what to install; plain text and JSON go on without."""
+    hide(package, monkeypatch)
     with pytest.raises(
         ModuleNotFoundError, match=rf"{package}: pip install 'jax_ctc\["
     ):

@@ -98,6 +98,12 @@ def test_healthy_batches_are_looked_at_now_and_then():
         jax_ctc.watch(probe_every=0)
 
 
+def test_a_wildcard_is_not_the_blank():
+    """Said when the watch is made, not hours later by the first report."""
+    with pytest.raises(ValueError, match="wildcard_id"):
+        jax_ctc.watch(wildcard_id=3, blank_id=3)
+
+
 def test_a_step_never_waits():
     """Every call returns while the step it was given is still running."""
     x = jnp.eye(500) * 0.5

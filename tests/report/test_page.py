@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from rich.console import Console
 import jax_ctc
 from jax_ctc._report import collect, page
 from tests.diagnose.conftest import CRAFTED
-from tests.diagnose.test_doctor_output import BROWSERS, Page
+from tests.diagnose.test_doctor_output import BROWSERS, Page, hide
 
 
 @pytest.fixture
@@ -93,10 +92,7 @@ def test_long_tables_end(ranking, monkeypatch):
 @pytest.mark.parametrize("package", ["rich", "matplotlib", "jinja2"])
 def test_a_missing_extra_is_named(package, ranking, monkeypatch):
     """The message says what to install; plain text and JSON go on without."""
-    for name in list(sys.modules):
-        if name.split(".")[0] == package:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
+    hide(package, monkeypatch)
     with pytest.raises(
         ModuleNotFoundError, match=rf"{package}: pip install 'jax_ctc\[doctor"
     ):

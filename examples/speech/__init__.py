@@ -1,0 +1,1 @@
+"""From waveform to letters, to words; run `python -m examples.speech`."""
