@@ -80,7 +80,10 @@ LAYERS = [
     {"_diagnose/heard", "_diagnose/judge", "_diagnose/page"},
     {"_diagnose/report"},
     {"_diagnose/facts", "_diagnose/frames", "_diagnose/pairs", "_diagnose/structure"},
-    {f"_diagnose/{m}" for m in ("arrangements", "lengths", "squashed", "table", "tail")},
+    {
+        f"_diagnose/{m}"
+        for m in ("arrangements", "lengths", "squashed", "table", "tail")
+    },
     {"_diagnose/alternatives", "_diagnose/renamed", "_diagnose/unsaid"},
     {"_diagnose/doctor"},
     {"_diagnose"},

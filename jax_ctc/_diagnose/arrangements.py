@@ -54,7 +54,7 @@ def _sigmoid(given: Given, base: Reading) -> Iterator[Alternative]:
         tempered(dataclasses.replace(base, log_probs=odds)),
         {"by": "sigmoid", "largest": float(live.max())},
         "every score lies in 0..1, and the transcripts fit the scores from before a"
-        " sigmoid: no class can win by more than a nat; pass what goes into the sigmoid",
+        " sigmoid: no class can win by more than a nat; pass what goes into it",
         1,
     )
 
@@ -80,6 +80,10 @@ def _padded_left(base: Reading) -> Iterator[Alternative]:
 def _too_long(base: Reading) -> Iterator[Alternative]:
     """Lengths in other units that still fit into the padding, all or nearly all."""
     frames = base.log_probs.shape[1]
+    rival = None
+    if (base.logit_lengths > frames).any():  # to be cut at T is the nearest they can be
+        lengths = np.minimum(base.logit_lengths, frames)
+        rival = dataclasses.replace(base, logit_lengths=lengths)
     for factor in FACTORS:
         lengths = np.ceil(np.clip(base.logit_lengths, 0, None) / factor)
         lengths = np.minimum(lengths, frames).astype(np.int32)
@@ -92,4 +96,5 @@ def _too_long(base: Reading) -> Iterator[Alternative]:
             " as the model divides time",
             len(FACTORS),
             is_shorter=True,
+            rival=rival,
         )

@@ -62,21 +62,24 @@ def _examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
         reading = best[1]
         steps.append((best[0], reading.status))
     return (
-        *sorted(causes, key=_rank),
+        *_in_order(causes, len(mended)),
         *facts.status_bits(given, status, steps),
         *facts.tight(reading),
         *facts.all_blank(reading),
     )
 
 
-def _rank(cause: Finding) -> tuple[bool, float]:
-    """Order causes: errors first, then by how much they explain.
+def _in_order(causes: list[Finding], proven: int) -> list[Finding]:
+    """Put errors first; the first `proven`, which the arrays prove, as they were found.
 
-    A cause without nats is one that the arrays prove.
+    They are what the others were found on top of. Those follow by what they explain.
     """
-    evidence = cause.evidence
-    nats = evidence.get("nats", evidence.get("loss_off_by_nats", math.inf))
-    return cause.severity != ERROR, -nats
+
+    def rank(place: int) -> tuple[bool, int, float]:
+        nats = causes[place].evidence.get("nats", math.inf)
+        return causes[place].severity != ERROR, min(place, proven), -nats
+
+    return [causes[place] for place in sorted(range(len(causes)), key=rank)]
 
 
 def _structure(
@@ -110,10 +113,11 @@ def _best(
     """Return the alternative with the most evidence, if the odds are met."""
     found = []
     for alternative in alternatives(given, base):
-        if not cheaper(base, alternative.reading):
+        rival, reading = alternative.rival or base, alternative.reading
+        if not cheaper(rival, reading):
             continue
-        verdict = compare(base, alternative.reading, is_shorter=alternative.is_shorter)
-        if _is_believed(base, alternative, verdict):
+        verdict = compare(rival, reading, is_shorter=alternative.is_shorter)
+        if _is_believed(rival, alternative, verdict):
             found.append((_finding(alternative, verdict), alternative.reading))
     others = (
         *(shuffled(base), one_off(base), cut(base, is_usable)),

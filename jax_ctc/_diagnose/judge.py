@@ -48,6 +48,7 @@ class Alternative(NamedTuple):
     tries: int  # how many of its kind were tried
     is_shorter: bool = False  # has fewer labels
     pattern: float = 0.0  # nats that the labels alone speak for it
+    rival: Reading | None = None  # what it has to beat; None: the batch as passed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

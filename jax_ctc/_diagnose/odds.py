@@ -39,3 +39,11 @@ LOG_SURE = math.log(1e4)
 # Labels of one word that may be taken for another as a whole: half of the words of
 # running text are as short. Longer ones that are taken for each other have parts alike.
 WORD = 4
+
+
+def error_rate(wrong: float, total: float) -> float:
+    """Return how often a model errs: LABEL_ERRORS, or less where a batch shows it.
+
+    wrong: errors among `total` labels.
+    """
+    return min(LABEL_ERRORS, (wrong + 1) / (total + 1 / LABEL_ERRORS))

@@ -45,11 +45,11 @@ from scipy.special import gammaln
 from jax_ctc._diagnose.heard import hear, transcripts
 from jax_ctc._diagnose.judge import gain_of, mixed
 from jax_ctc._diagnose.odds import (
-    LABEL_ERRORS,
     LOG_ODDS,
     STRUCK,
     WORD,
     WRONG_TRANSCRIPTS,
+    error_rate,
 )
 from jax_ctc._diagnose.reading import Reading, known
 from jax_ctc._diagnose.report import ERROR, Finding
@@ -132,7 +132,8 @@ def _draws(
     errors = edit_distance(text, text[match])
     errors = np.where(is_exchange, -(-errors // WORD), errors)
     wrong, labels = _misheard(base, rows[~moved])
-    of_label, of_word = _rate(wrong, labels), _rate(wrong / WORD, labels / WORD)
+    of_label = error_rate(wrong, labels)
+    of_word = error_rate(wrong / WORD, labels / WORD)
     rate = np.where(is_exchange, of_word, of_label)
     _, which, times = np.unique(swap[moved], return_inverse=True, return_counts=True)
     weight = np.zeros(count)
@@ -148,17 +149,26 @@ def _names(base: Reading, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_off(base: Reading) -> tuple[Finding, Reading] | None:
-    """Find scores of the neighbour, against its labels and its lengths both."""
+    """Find scores of the neighbour, against its labels and its lengths both.
+
+    A loop that is a step ahead spares nobody, so nearly all must fit: a neighbour that
+    reads alike, or that another is taken for, is none. Of two it is an exchange.
+    """
     part = _first(base, MOST)
     rows = np.arange(len(part.labels))
+    if len(rows) < 3:
+        return None
     best: tuple[float, int] = (-np.inf, 0)
-    for shift in (1, -1)[: len(rows) - 1]:
+    for shift in (1, -1):
         other = dataclasses.replace(
             part, log_probs=np.roll(part.log_probs, shift, axis=0)
         )
         gain = gain_of(part.rival_log_p, other.log_p, other.knows)
         match = np.roll(rows, -shift)  # whose transcript these scores should have
         moved = ~_same_transcript(part, rows)[rows, match]
+        fits = moved & (gain[match] > 0)
+        if fits.sum() < (1 - 2 * WRONG_TRANSCRIPTS) * len(rows):
+            continue
         gain, weight, _ = _draws(part, rows, match, gain[match], moved)
         each = mixed(gain, WRONG_TRANSCRIPTS) * weight
         best = max(best, (float(each[moved].sum()) - math.log(2), shift))
@@ -191,11 +201,6 @@ def _misheard(base: Reading, rows: np.ndarray) -> tuple[float, float]:
         for row, labels in enumerate(lists):
             text[side, row, : len(labels)] = labels
     return float(edit_distance(*text).sum()), float(sum(map(len, said)))
-
-
-def _rate(wrong: float, total: float) -> float:
-    """Return how often a model errs: LABEL_ERRORS, or less where a batch shows it."""
-    return min(LABEL_ERRORS, (wrong + 1) / (total + 1 / LABEL_ERRORS))
 
 
 def edit_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

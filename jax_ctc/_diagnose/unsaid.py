@@ -1,30 +1,38 @@
 r"""Transcripts that leave out what is heard: the rest, or repeated letters.
 
 A model that has learned to read hears m labels where the transcript has fewer, and all
-of those among them. It inserts a label in ten, LABEL_ERRORS = e; or k of m are missing
-from the transcript, and any k is as likely as another:
+of those among them. It inserts some; how many, nobody knows, but they come anywhere.
+What is missing from a transcript is missing in one piece, or in a few: the end of it,
+in one case of two, or k labels in r runs. Of all places for k of m labels that is
 
-    gain = -log(m + 1) - log((m choose k) e^k (1 - e)^(m - k))
+    gain = log (m choose k) - log ways
 
-One label too many is an error, and speaks against the mistake; half of what is heard
-can be no error. That the transcript is there at all has to be known: with the frames of
-the k labels made blank, the scores must know the transcript, beyond the number of ways
-to choose which labels to leave out,
+One utterance more or less is a wrong transcript; a mistake leaves out more than a
+tenth, LABEL_ERRORS, of most. That the transcript is there at all has to be known, too:
+with the frames of the k labels made blank, the scores must know it,
 
     gain <= knows' - log ways
 
 and the model hear what is said, nine labels of ten. Not so many untrained ones do.
+
+A label heard twice where it was said once is an error like others, so it is as rare:
+one kind of three of them. Where a batch has few others, and no repeat in any text, it
+has been taken out of the text.
 """
 
 import dataclasses
 import math
 
 import numpy as np
-from scipy.special import gammaln
 
 from jax_ctc._diagnose.heard import Heard, errors, hear, pair, transcripts
 from jax_ctc._diagnose.judge import mixed
-from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, WRONG_TRANSCRIPTS
+from jax_ctc._diagnose.odds import (
+    LABEL_ERRORS,
+    LOG_ODDS,
+    WRONG_TRANSCRIPTS,
+    error_rate,
+)
 from jax_ctc._diagnose.pairs import MOST
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
@@ -33,8 +41,8 @@ from jax_ctc._diagnose.structure import log_choose
 # Of a frame whose label is taken out, everything but the blank keeps this, in nats.
 _OUT = -30.0
 
-# A label that is heard twice where it was said once is one kind of error among three.
-_STUTTER = LABEL_ERRORS / 3
+# Kinds of errors that a model makes: it inserts a label, leaves one out, or swaps one.
+_KINDS = 3
 
 # A model of which more than this is wrong does not read well enough to be a witness.
 _MISHEARD = 2 * LABEL_ERRORS
@@ -51,7 +59,14 @@ class _Beside:
 
     @property
     def extra(self) -> list[int]:
+        """Places in what is heard of all that was not said."""
         return [j for j, i in enumerate(self.place) if i < 0]
+
+    @property
+    def is_end(self) -> bool:
+        """Whether what was not said is the end of what is heard."""
+        size = len(self.place)
+        return self.extra == list(range(size - len(self.extra), size))
 
 
 def unsaid(base: Reading) -> tuple[Finding, Reading] | None:
@@ -68,15 +83,17 @@ def unsaid(base: Reading) -> tuple[Finding, Reading] | None:
     good = sum(e <= _MISHEARD * len(b.said) for e, b in zip(wrong, beside, strict=True))
     if not beside or good < (1 - 2 * WRONG_TRANSCRIPTS) * len(beside):
         return None
-    return _left_out(base, beside) or _collapsed(base, beside)
+    return _left_out(base, beside) or _collapsed(base, beside, sum(wrong))
 
 
 def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] | None:
     count = np.array([len(b.extra) for b in beside])
     total = np.array([len(b.place) for b in beside])
-    chance = log_choose(total, count) + count * math.log(LABEL_ERRORS)
-    chance += (total - count) * math.log1p(-LABEL_ERRORS)
-    gain = -np.log(total + 1.0) - chance
+    ways = np.array([_log_ways(b) for b in beside])
+    gain = np.where(count > 0, log_choose(total, count) - ways, 0.0)
+    is_cut = (count > LABEL_ERRORS * total) & (gain > 0)
+    if is_cut.sum() * 2 <= len(beside):
+        return None
     if mixed(gain, WRONG_TRANSCRIPTS).sum() <= LOG_ODDS:
         return None
     log_probs = base.log_probs.copy()
@@ -86,17 +103,12 @@ def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] |
             frames[:] = _OUT
             frames[:, base.blank_id] = 0
     masked = dataclasses.replace(base, log_probs=log_probs)
-    ways = np.array([_log_ways(b) for b in beside])
     rows = [b.row for b in beside]
     gain = np.where(count > 0, np.minimum(gain, masked.knows[rows] - ways), gain)
     nats = float(mixed(gain, WRONG_TRANSCRIPTS).sum())
     if nats <= LOG_ODDS:
         return None
-    at_end = sum(
-        b.extra == list(range(len(b.place) - len(b.extra), len(b.place)))
-        for b in beside
-        if b.extra
-    )
+    at_end = sum(b.is_end for b in beside if b.extra)
     is_end = at_end * 2 > (count > 0).sum()
     share = float((total - count).sum() / total.sum())
     where = "stop early" if is_end else "have holes"
@@ -120,21 +132,28 @@ def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] |
 
 
 def _log_ways(beside: _Beside) -> float:
-    """Return the log of how many ways there are to leave out as many, in as many runs.
+    """Return the log of how many ways there are to leave out as many, see above.
 
-    r runs of k labels in all lie in r of the n + 1 gaps of what was said.
+    The end is one way, half of the time; else r runs of k labels lie in r of the n + 1
+    gaps of what was said, for any r of 1..k.
     """
     count = len(beside.extra)
     if not count:
         return 0.0
     runs = 1 + int((np.diff(beside.extra) > 1).sum())
     gaps = len(beside.place) - count + 1
-    among = gammaln(count) - gammaln(runs) - gammaln(count - runs + 1)
-    return float(log_choose(gaps, np.array(min(runs, gaps))) + among)
+    places = log_choose(gaps, np.array(min(runs, gaps)))
+    ways = places + log_choose(count - 1, np.array(runs - 1)) + math.log(count)
+    return math.log(2) + (0.0 if beside.is_end else float(ways))
 
 
-def _collapsed(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] | None:
-    """Find labels heard twice in a row where no transcript has two of any."""
+def _collapsed(
+    base: Reading, beside: list[_Beside], wrong: int
+) -> tuple[Finding, Reading] | None:
+    """Find labels heard twice in a row where no transcript has two of any.
+
+    wrong: how many labels are misheard, or not at all.
+    """
     if any(x == y for b in beside for x, y in zip(b.said, b.said[1:], strict=False)):
         return None
     longer, times = [], []
@@ -152,7 +171,8 @@ def _collapsed(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] 
         longer.append(said)
         times.append([label for _, label in twice])
     every = [label for labels in times for label in labels]
-    limit = -math.log(_STUTTER)
+    others = wrong + sum(len(b.extra) for b in beside) - len(every)
+    limit = -math.log(error_rate(others, sum(len(b.said) for b in beside)) / _KINDS)
     # Each class is one draw: a model that stutters at a label does so every time.
     classes = len(set(every))
     if classes * limit <= LOG_ODDS:
