@@ -23,13 +23,12 @@ from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.doctor import examine
 from jax_ctc._loss.losses import ctc_loss_with_status
 from tests import emissions
-from tests.faults import FAULTS
+from tests.faults import FAULTS, pairs_shuffled
 
 STEPS = 150  # enough to read nineteen digits of twenty; a few seconds
 STAGES = (0, 5, 20, 40, 80, STEPS)
 NUM_LINES, BATCH, SQUARE = 384, 16, 56
 NOTHING = "-"
-CODES = tuple(fault.code for fault in FAULTS)
 
 
 def findings(batch):
@@ -105,13 +104,13 @@ def made_up(kind, seed, wrong=0.0, count=8):
 
 
 def inject(source, seeds, *, is_trained=True, squares=None):
-    """Return {injected: Counter of first codes} over faults, strengths and seeds."""
+    """Return {fault: Counter of first codes} over faults, strengths and seeds."""
     matrix = {}
     for fault in FAULTS:
         if (not is_trained and not fault.untrained) or (fault.square and not squares):
             continue
         make = squares if fault.square else source
-        counts = matrix[fault.code] = collections.Counter()
+        counts = matrix[fault] = collections.Counter()
         for strength in fault.strengths:
             for seed in seeds:
                 rng = np.random.default_rng(seed)
@@ -139,9 +138,9 @@ def by_size(sources, seeds):
     shares = {}
     for name, source in sources.items():
         matrix = {
-            code: counts
-            for code, counts in inject(source, seeds).items()
-            if code not in Status.__members__ and code != "TIGHT"
+            fault: counts
+            for fault, counts in inject(source, seeds).items()
+            if fault.code not in Status.__members__ and fault.code != "TIGHT"
         }
         runs = sum(counts.total() for counts in matrix.values())
         silent = sum(counts[NOTHING] for counts in matrix.values()) / runs
@@ -152,7 +151,7 @@ def by_size(sources, seeds):
 
 def shuffles_found(digits, count, seeds):
     """Return how often a shuffle of a whole batch of so short lines is found."""
-    [fault] = [fault for fault in FAULTS if fault.code == "PAIRS_SHUFFLED"]
+    [fault] = [fault for fault in FAULTS if fault.inject is pairs_shuffled]
     first = []
     for seed in seeds:
         batch = first_digits(STEPS, seed, digits, count)
@@ -163,19 +162,18 @@ def shuffles_found(digits, count, seeds):
 
 def rate(matrix):
     """Return the share of runs whose first finding is the injected one."""
-    right = sum(counts[code] for code, counts in matrix.items())
+    right = sum(counts[fault.code] for fault, counts in matrix.items())
     return right / sum(counts.total() for counts in matrix.values())
 
 
 def table(matrix):
-    """Return the matrix as text: a row per fault, a column per first finding."""
-    columns = [*range(1, len(CODES) + 1), NOTHING]
-    lines = [" " * 27 + "".join(f"{column:>4}" for column in columns)]
-    for number, code in enumerate(CODES, start=1):
-        if code in matrix:
-            cells = [matrix[code][other] or "." for other in (*CODES, NOTHING)]
-            row = "".join(f"{cell:>4}" for cell in cells)
-            lines.append(f"{number:>2} {code:<24}{row}")
+    """Return the matrix as text: a row per mistake, and what came first in its runs."""
+    lines = []
+    for fault, counts in matrix.items():
+        others = [f"{code} {n}" for code, n in counts.items() if code != fault.code]
+        found = f"{counts[fault.code]:>3} of {counts.total():>2}"
+        row = f"  {fault.code:<24}{fault.name:<22}{found}  {', '.join(others)}"
+        lines.append(row.rstrip())
     return "\n".join(lines)
 
 

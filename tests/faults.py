@@ -20,6 +20,12 @@ class Fault:
     inject: Callable
     untrained: bool = False
     square: bool = False  # needs as many utterances as frames, and no more classes
+    long: bool = False  # needs transcripts of a few words
+
+    @property
+    def name(self) -> str:
+        """What the mistake is called."""
+        return self.inject.__name__.replace("_", " ")
 
 
 def _change(batch, **arrays):
@@ -280,15 +286,17 @@ def _relabelled(batch, labels_of):
 
 
 def labels_missing(batch, what, rng):
-    """The first half of each transcript, its second third, or every other label."""
+    """The first half of each transcript, or the first third."""
+    part = {"first half": 2, "first third": 3}[what]
+    return _relabelled(batch, lambda text: text[: max(1, len(text) // part)])
+
+
+def middle_kept(batch, part, rng):
+    """The second of three thirds, or of the quarters the two in the middle."""
 
     def shorten(text):
-        n = len(text)
-        return {
-            "first half": text[: max(1, n // 2)],
-            "first third": text[: max(1, n // 3)],
-            "middle": text[n // 3 : max(n // 3 + 1, 2 * n // 3)],
-        }[what]
+        start = len(text) // part
+        return text[start : max(start + 1, len(text) - start)]
 
     return _relabelled(batch, shorten)
 
@@ -389,12 +397,13 @@ FAULTS = (
     Fault("PADDED_LEFT", ("zeros", "what came there"), padded_left),
     Fault("LENGTHS_LEFT_OUT", ("zeros", "constant"), lengths_left_out),
     Fault("LENGTH_UNITS", (2, 2.0), lengths_in_a_bucket),
-    Fault("LABELS_MISSING", ("first half", "first third", "middle"), labels_missing),
+    Fault("LABELS_MISSING", ("first half", "first third"), labels_missing),
+    Fault("LABELS_MISSING", (3, 4), middle_kept, long=True),
     Fault("LABELS_RENAMED", ("all", "a third"), labels_renamed),
     Fault("LABELS_CONSTANT", (1, 3), labels_constant),
     Fault("START_SYMBOL", ("<s>",), start_symbol),
     Fault("PAIRS_SHUFFLED", (1, -1), scores_one_off),
     Fault("LABELS_SHIFTED", (1, -1, "stray"), wrapped),
     Fault("REPEATS_COLLAPSED", ("all",), repeats_collapsed),
-    Fault("PAIRS_SHUFFLED", ("long", "any"), two_exchanged),
+    Fault("PAIRS_SHUFFLED", ("long", "any"), two_exchanged, long=True),
 )

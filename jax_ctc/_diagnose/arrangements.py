@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.heard import hear
 from jax_ctc._diagnose.judge import Alternative
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.structure import normalise, tempered
@@ -87,6 +88,8 @@ def _too_long(base: Reading) -> Iterator[Alternative]:
     for factor in FACTORS:
         lengths = np.ceil(np.clip(base.logit_lengths, 0, None) / factor)
         lengths = np.minimum(lengths, frames).astype(np.int32)
+        if _speaks_on(base, lengths):
+            continue  # what comes after is no padding
         yield Alternative(
             "LENGTH_UNITS",
             dataclasses.replace(base, logit_lengths=lengths),
@@ -98,3 +101,14 @@ def _too_long(base: Reading) -> Iterator[Alternative]:
             is_shorter=True,
             rival=rival,
         )
+
+
+def _speaks_on(base: Reading, ends: np.ndarray) -> bool:
+    """Tell whether labels come on after `ends` [B] half as fast as before, or faster."""
+    before = after = 0
+    for end, heard in zip(ends, hear(base, range(len(ends))), strict=True):
+        first = sum(start < end for start in heard.starts)
+        before, after = before + first, after + len(heard.starts) - first
+    frames = base.live.sum(1)
+    rest = int(np.maximum(frames - ends, 0).sum())
+    return 2 * after * max(1, int(ends.sum())) > before * rest
