@@ -133,14 +133,16 @@ def by_size(sources, seeds):
     """Return {name: (first, nothing, another code)} shares over the hypotheses.
 
     sources: {name: function of a seed}. Status bits need no evidence, so they are left
-    out, and so is TIGHT, which takes many utterances by definition.
+    out, and so are TIGHT, which takes many utterances by definition, and what is faint.
     """
     shares = {}
     for name, source in sources.items():
         matrix = {
             fault: counts
             for fault, counts in inject(source, seeds).items()
-            if fault.code not in Status.__members__ and fault.code != "TIGHT"
+            if fault.code not in Status.__members__
+            and fault.code != "TIGHT"
+            and not fault.faint
         }
         runs = sum(counts.total() for counts in matrix.values())
         silent = sum(counts[NOTHING] for counts in matrix.values()) / runs
@@ -161,16 +163,28 @@ def shuffles_found(digits, count, seeds):
 
 
 def rate(matrix):
-    """Return the share of runs whose first finding is the injected one."""
+    """Return the share of runs whose first finding is the injected one.
+
+    A faint mistake in which nothing is found counts for nothing.
+    """
     right = sum(counts[fault.code] for fault, counts in matrix.items())
-    return right / sum(counts.total() for counts in matrix.values())
+    runs = sum(
+        counts.total() - (counts[NOTHING] if fault.faint else 0)
+        for fault, counts in matrix.items()
+    )
+    return right / runs
 
 
 def table(matrix):
     """Return the matrix as text: a row per mistake, and what came first in its runs."""
     lines = []
     for fault, counts in matrix.items():
-        others = [f"{code} {n}" for code, n in counts.items() if code != fault.code]
+        others = [
+            f"{'nothing' if code == NOTHING else code} {n}"
+            for code, n in counts.items()
+            if code != fault.code
+        ]
+        others += ["(faint)"] if fault.faint else []
         found = f"{counts[fault.code]:>3} of {counts.total():>2}"
         row = f"  {fault.code:<24}{fault.name:<22}{found}  {', '.join(others)}"
         lines.append(row.rstrip())
@@ -203,8 +217,9 @@ def main():
                 functools.partial(made_up, kind, wrong=wrong), range(20)
             )
     for name, matrix in parts.items():
-        runs = sum(counts.total() for counts in matrix.values())
-        print(f"\n{name}: {rate(matrix):.1%} of {runs} first\n{table(matrix)}")
+        runs = sum(c.total() for fault, c in matrix.items() if not fault.faint)
+        plain = {fault: c for fault, c in matrix.items() if not fault.faint}
+        print(f"\n{name}: {rate(plain):.1%} of {runs} first\n{table(matrix)}")
     flagged = sum(c.total() - c[NOTHING] for c in healthy.values())
     total = sum(counts.total() for counts in healthy.values())
     print(f"\n{total} healthy batches, {flagged} with a code above note:")

@@ -18,6 +18,7 @@ from jax_ctc._diagnose.structure import (
     log_choose,
     normalise,
     padding_finding,
+    shift_message,
     tempered,
     trailing,
 )
@@ -119,14 +120,11 @@ def _shifted(base: Reading) -> Iterator[Alternative]:
         # Each stray is a wrong label: beyond one in ten no shift is worth a test.
         if strays > LABEL_ERRORS * base.inside.sum() + 1 and abs(shift) > 1:
             continue
-        sign = "+" if shift > 0 else "-"
         yield Alternative(
             "LABELS_SHIFTED",
             dataclasses.replace(base, labels=labels),
             {"shift": shift} | ({"wrapped_around": strays} if strays else {}),
-            f"label ids are off by {-shift:+d}: the scores fit `labels {sign}"
-            f" {abs(shift)}`; a blank or another special class was put in front of the"
-            " vocabulary, or removed, on one side only",
+            shift_message(shift),
             len(SHIFTS),
         )
 

@@ -104,7 +104,7 @@ def _too_long(base: Reading) -> Iterator[Alternative]:
 
 
 def _speaks_on(base: Reading, ends: np.ndarray) -> bool:
-    """Tell whether labels come on after `ends` [B] half as fast as before, or faster."""
+    """Tell whether labels go on after `ends` [B], half as fast as before or faster."""
     before = after = 0
     for end, heard in zip(ends, hear(base, range(len(ends))), strict=True):
         first = sum(start < end for start in heard.starts)

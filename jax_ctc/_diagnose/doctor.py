@@ -20,6 +20,8 @@ from jax_ctc._diagnose.unsaid import unsaid
 # Mistakes come in pairs now and then; each is looked for on top of the ones found.
 _ROUNDS = 3
 
+_IMPOSSIBLE = 1e6  # nats, where a sum has to stay a number
+
 
 def examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
     """Return everything found, causes before symptoms; `status` [B] as passed.
@@ -124,7 +126,12 @@ def _best(
         *(unsaid(base), renamed(base)),
     )
     found += [x for x in others if x is not None]
-    return max(found, key=lambda pair: pair[0].evidence["nats"], default=None)
+    most = max((finding.evidence["nats"] for finding, _ in found), default=0.0)
+    # Of those that nothing tells apart, the one that explains the batch.
+    close = [x for x in found if x[0].evidence["nats"] >= most - LOG_EVEN]
+    if len(close) < 2:
+        return close[0] if close else None
+    return max(close, key=lambda x: np.maximum(x[1].log_p, -_IMPOSSIBLE).sum())
 
 
 def _is_believed(base: Reading, alternative: Alternative, verdict: Verdict) -> bool:

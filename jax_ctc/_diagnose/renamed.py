@@ -15,8 +15,10 @@ blank is for. So the model must *read*, in other numbers: nine labels of ten, no
 and no fewer of them than there are, and blanks between most.
 """
 
+import collections
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -28,9 +30,12 @@ from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.pairs import MOST
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.report import ERROR, Finding
-from jax_ctc._diagnose.structure import Mended, log_choose
+from jax_ctc._diagnose.structure import Mended, log_choose, shift_message
 
 _ROUNDS = 6  # alignments; it settles in three or so
+
+# Fewer classes that are renamed show no shift.
+_LEAST = 5
 
 _MISHEARD = 2 * LABEL_ERRORS
 
@@ -67,16 +72,33 @@ def renamed(base: Reading) -> tuple[Finding, Reading] | None:
     nats = compare(base, reading).nats - float(ways)
     if nats <= LOG_ODDS or not moved:
         return None
-    finding = Finding(
-        "LABELS_RENAMED",
-        ERROR,
-        tuple(rows),
-        {"nats": round(nats, 1), "heard_as": moved},
-        f"the scores read the transcripts by other numbers, {len(moved)} classes are"
-        " renamed: labels were made with another vocabulary, or the same in another"
-        " order, than the model's; make both from one file",
-    )
+    evidence: dict[str, Any] = {"nats": round(nats, 1), "heard_as": moved}
+    shift = _shift(moved, spare)
+    if shift:
+        code, message = "LABELS_SHIFTED", shift_message(shift)
+        evidence["shift"] = shift
+    else:
+        code = "LABELS_RENAMED"
+        message = (
+            f"the scores read the transcripts by other numbers, {len(moved)} classes"
+            " are renamed: labels were made with another vocabulary, or the same in"
+            " another order, than the model's; make both from one file"
+        )
+    finding = Finding(code, ERROR, tuple(rows), evidence, message)
     return finding, reading
+
+
+def _shift(moved: dict[int, int], num_labels: int) -> int:
+    """Return by how much nearly all are moved, around the end or not; 0 for various.
+
+    One in ten may be wrong, as a stray label is.
+    """
+    [(shift, times)] = collections.Counter(
+        (b - a) % num_labels for a, b in moved.items()
+    ).most_common(1)
+    if len(moved) < _LEAST or len(moved) - times > max(1, LABEL_ERRORS * len(moved)):
+        return 0
+    return shift if shift * 2 <= num_labels else shift - num_labels
 
 
 def _separates(base: Reading, heard: list[Heard]) -> bool:

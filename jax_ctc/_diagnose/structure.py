@@ -152,6 +152,16 @@ def padding_finding(given: Given, pad: int, run: np.ndarray, nats: float) -> Fin
     )
 
 
+def shift_message(shift: int) -> str:
+    """Word the finding for labels that fit when `shift` is added."""
+    sign = "+" if shift > 0 else "-"
+    return (
+        f"label ids are off by {-shift:+d}: the scores fit `labels {sign}"
+        f" {abs(shift)}`; a blank or another special class was put in front of the"
+        " vocabulary, or removed, on one side only"
+    )
+
+
 def trailing(labels: np.ndarray, lengths: np.ndarray, pad: int) -> np.ndarray:
     """Return [B] how many ids in a row at the end of each label row are `pad`."""
     place = np.arange(labels.shape[1])[None, :]

@@ -79,11 +79,15 @@ def unsaid(base: Reading) -> tuple[Finding, Reading] | None:
             rows, transcripts(base, rows), hear(base, rows), strict=True
         )
     ]
-    wrong = [errors(b.said, b.heard.labels, b.place) for b in beside]
-    good = sum(e <= _MISHEARD * len(b.said) for e, b in zip(wrong, beside, strict=True))
-    if not beside or good < (1 - 2 * WRONG_TRANSCRIPTS) * len(beside):
+    if not beside:
         return None
-    return _left_out(base, beside) or _collapsed(base, beside, sum(wrong))
+    wrong = np.array([errors(b.said, b.heard.labels, b.place) for b in beside])
+    said = np.array([len(b.said) for b in beside])
+    right = np.argsort(wrong / said, kind="stable")
+    right = right[: math.ceil((1 - 2 * WRONG_TRANSCRIPTS) * len(beside))]
+    if wrong[right].sum() > _MISHEARD * said[right].sum():
+        return None
+    return _left_out(base, beside) or _collapsed(base, beside, int(wrong.sum()))
 
 
 def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] | None:

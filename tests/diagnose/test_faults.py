@@ -46,7 +46,9 @@ def test_the_first_finding_is_the_fault(matrices, reader):
     assert set(matrix) == {f for f in FAULTS if f.untrained or reader == "trained"}
     assert confusion.rate(matrix) >= 0.95
     for fault, counts in matrix.items():  # and none is systematically mistaken
-        assert counts[fault.code] > counts.total() / 2, (fault, counts)
+        silent = counts[confusion.NOTHING] if fault.faint else 0
+        runs = counts.total() - silent
+        assert counts[fault.code] > runs / 2 or not runs, (fault, counts)
 
 
 @pytest.mark.relaxed
