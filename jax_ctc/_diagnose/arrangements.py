@@ -111,4 +111,4 @@ def _speaks_on(base: Reading, ends: np.ndarray) -> bool:
         before, after = before + first, after + len(heard.starts) - first
     frames = base.live.sum(1)
     rest = int(np.maximum(frames - ends, 0).sum())
-    return 2 * after * max(1, int(ends.sum())) > before * rest
+    return bool(2 * after * max(1, int(ends.sum())) > before * rest)

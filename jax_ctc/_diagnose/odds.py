@@ -41,7 +41,7 @@ LOG_SURE = math.log(1e4)
 WORD = 4
 
 
-def error_rate(wrong: float, total: float) -> float:
+def error_rate(wrong: float | int, total: float | int) -> float:
     """Return how often a model errs: LABEL_ERRORS, or less where a batch shows it.
 
     wrong: errors among `total` labels.
