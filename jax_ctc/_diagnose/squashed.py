@@ -41,7 +41,7 @@ def softmax_axis(given: Given, base: Reading, is_usable: np.ndarray) -> Mended |
     for name, axis in _AXES.items():
         columns = np.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
         columns = columns[columns.any(1)]  # zeros are padding
-        columns = columns[:: -(-len(columns) // _SUMS)]
+        columns = columns[:: -(-len(columns) // _SUMS) or 1]
         if not len(columns) or not _is_one(columns, 1, is_share, tolerance).all():
             continue
         nats = -len(np.unique(columns, axis=0)) * math.log(2 * tolerance)
