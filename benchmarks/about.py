@@ -4,10 +4,11 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import subprocess
 from typing import Any
 
 import jax
+
+from jax_ctc._self_check.where import commit
 
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "tensorflow", "keras")
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
@@ -22,7 +23,7 @@ def about() -> dict[str, Any]:
         "machine": platform.platform(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
-        "commit": commit(),
+        "commit": commit() or "unknown",
     }
 
 
@@ -31,18 +32,6 @@ def cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def commit() -> str:
-    """Return JAX_CTC_COMMIT, where a copy says what it is of; or what Git tells."""
-    if os.environ.get("JAX_CTC_COMMIT"):
-        return os.environ["JAX_CTC_COMMIT"]
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()
 
 
 def cpu() -> str:

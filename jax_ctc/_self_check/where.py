@@ -25,9 +25,9 @@ def where() -> dict[str, str]:
             if (version := _version(name)) is not None
         ),
     }
-    commit = _commit()
-    if commit:
-        facts["commit"] = commit
+    from_commit = commit()
+    if from_commit:
+        facts["commit"] = from_commit
     for name in ("JAX_CTC_IMPLEMENTATION", "XLA_FLAGS", "JAX_PLATFORMS"):
         if os.environ.get(name):
             facts[name] = os.environ[name]
@@ -41,8 +41,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """Return the commit of a checkout that the package runs from, if it is one."""
+def commit() -> str | None:
+    """Return JAX_CTC_COMMIT, where a copy says what it is of; or a checkout's, by Git."""
+    if os.environ.get("JAX_CTC_COMMIT"):
+        return os.environ["JAX_CTC_COMMIT"]
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

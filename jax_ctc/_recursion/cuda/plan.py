@@ -1,7 +1,8 @@
 """How a problem is laid over warps, and how its frames are cut.
 
-The numbers of `source/`: a lane has R labels, a step has F = 8 / R frames, and a warp
-repeats so many lanes of its left neighbour as hold F labels.
+The numbers of `source/`: a lane has R labels. Where these are fewer than 8, a step has
+F = 8 / R frames, and a warp repeats so many lanes of its left neighbour as hold F
+labels; else a step is a frame.
 """
 
 import math
@@ -14,8 +15,8 @@ _ALIGNED = 8  # frames of a group are a multiple
 _READERS = 4  # warps that read for those that walk, where R < 8
 _WRITERS = 4  # warps that write the gradient, where R < 8
 # Warps that walk, at most, for each R: to the middle, and back.
-_THERE = {1: 8, 2: 10, 4: 10, 8: 16}
-_BACK = {1: 5, 2: 5, 4: 5, 8: 16}
+_THERE = {1: 8, 2: 10, 4: 10, 8: 8, 16: 8}
+_BACK = {1: 5, 2: 5, 4: 5, 8: 8, 16: 8}
 _WIDE = 4096  # classes from which on a row has a block of threads
 
 
@@ -37,7 +38,7 @@ class Layout(NamedTuple):
     def back(num_labels: int) -> "Layout":
         """Lay out the way back: two crews who walk and read, and who writes."""
         labels, warps = _least(_BACK, num_labels + 1)
-        if labels == 8:  # one crew, which does it all
+        if labels >= 8:  # one crew, which does it all
             return Layout(labels, warps, _LANES * warps)
         return Layout(labels, warps, _LANES * (2 * (warps + _READERS) + _WRITERS))
 
@@ -75,7 +76,7 @@ def _groups(num_frames: int, group: int) -> int:
 def _least(most: dict[int, int], places: int) -> tuple[int, int]:
     """Return how many labels a lane has, as few as will do, and how many warps."""
     labels = next(r for r, warps in most.items() if places <= reach(r, warps))
-    warps = next(w for w in range(1, 17) if places <= reach(labels, w))
+    warps = next(w for w in range(1, most[labels] + 1) if places <= reach(labels, w))
     return labels, warps
 
 

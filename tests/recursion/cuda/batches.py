@@ -11,8 +11,8 @@ from tests.oracle import batch_loss_and_gradient
 # Those that have something to do: others never reach a kernel.
 CASES = [c for c in tagged("ci") if c.batch and c.frames and c.labels]
 
-# Labels on one warp and on several; for a lane 1, 2, 4 and 8 of them; emissions found
-# for each class, and for each place: utterances, frames, classes, labels.
+# Labels on one warp and on several; for a lane 1, 2, 4, 8 and 16 of them; emissions
+# found for each class, and for each place: utterances, frames, classes, labels.
 LAYOUTS = {
     "one lane each, one warp": (3, 40, 7, 12),
     "three warps": (2, 150, 9, 70),
@@ -22,7 +22,8 @@ LAYOUTS = {
     "four a lane": (1, 700, 5, 330),
     "four a lane, two to the middle": (1, 60, 310, 305),
     "eight a lane": (1, 130, 5, 640),
-    "eight a lane, one step at hand": (1, 20, 2200, 2150),
+    "eight a lane, one step at hand": (1, 20, 1400, 1300),
+    "sixteen a lane, one step at hand": (1, 20, 2200, 2150),
 }
 
 

@@ -20,8 +20,9 @@ static const std::map<std::string, std::function<void(void* const*)>> kKernels =
     ENTRY(ctc_rows_float32),    ENTRY(ctc_rows_bfloat16),    ENTRY(ctc_rows_float16),
     ENTRY(ctc_softmax_float32), ENTRY(ctc_softmax_bfloat16), ENTRY(ctc_softmax_float16),
     ENTRY(ctc_there_1),         ENTRY(ctc_there_2),          ENTRY(ctc_there_4),
-    ENTRY(ctc_there_8),         ENTRY(ctc_back_1),           ENTRY(ctc_back_2),
-    ENTRY(ctc_back_4),          ENTRY(ctc_back_8),           ENTRY(ctc_meet),
+    ENTRY(ctc_there_8),         ENTRY(ctc_there_16),         ENTRY(ctc_back_1),
+    ENTRY(ctc_back_2),          ENTRY(ctc_back_4),           ENTRY(ctc_back_8),
+    ENTRY(ctc_back_16),         ENTRY(ctc_meet),
 };
 
 extern "C" void emulate(const char* name, void* const* buffers, int grid, int block,

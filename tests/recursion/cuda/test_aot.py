@@ -107,8 +107,8 @@ def test_exports(platforms):
     assert loaded.platforms == platforms
 
 
-# Bytes that a thread keeps in memory, at most; none on an H100 up to 304 labels.
-SPILLED = {"ctc_there_8": 100, "ctc_back_1": 48, "ctc_back_4": 80, "ctc_back_8": 300}
+# Bytes of registers that a thread keeps in memory, at most; on others 12.
+SPILLED = {"sm_80": 0, "sm_90": 0}
 
 
 def test_texts_are_those_of_the_source():
@@ -123,10 +123,10 @@ def test_texts_are_those_of_the_source():
 
 @pytest.mark.parametrize("target", ptx.TARGETS)
 def test_every_gpu_can_run_every_text(target):
-    """It assembles, hardly spills a register, and fits into a multiprocessor."""
+    """It assembles, spills no register on A100 and H100, and a block fits."""
     for path in sorted((ptx.CUDA / "kernels").glob("*.ptx")):
         text = path.read_text()
         used = ptx.assemble(path.stem, text, target)
-        assert used.spilled <= SPILLED.get(path.stem, 0), used
+        assert used.spilled <= SPILLED.get(target, 12), used
         assert used.shared <= 48 * 1024, used
         assert used.registers * ptx.threads(text) <= 64 * 1024, used

@@ -25,7 +25,7 @@ __device__ __forceinline__ void again(Crew<L>& crew, Walker<L>& walker, int firs
 #pragma unroll
       for (int f = 0; f < L::F; ++f) {
         walker.frame(crew.emissions(f), [&](int r, Num blank, Num label) {
-          if (who.owns[r]) row[r] = {blank.m, blank.e, label.m, label.e};
+          if (who.owns(r)) row[r] = {blank.m, blank.e, label.m, label.e};
         });
         row += walker.places;
       }
@@ -45,7 +45,7 @@ __device__ __forceinline__ void onward(Crew<L>& crew, Walker<L>& walker, int fir
                                        int count, bool anew, int N, int scale,
                                        const Pair* rows, Occupancy* occupied) {
   constexpr int R = L::R, F = L::F;
-  constexpr int kAhead = L::kApart ? (F + 1) / 2 : 0;
+  constexpr int kAhead = !L::kApart ? 0 : F < 8 ? F / 2 : 2;  // divides F
   constexpr int kHeld = kAhead > 0 ? kAhead : 1;
   const Places<L>& who = walker.who;
   const int places = walker.places, last = first + count - 1, j = N - who.n;
@@ -78,7 +78,7 @@ __device__ __forceinline__ void onward(Crew<L>& crew, Walker<L>& walker, int fir
         for (int r = 0; r < R; ++r) {
           const Occupancy o = {product(walker.at.blank[r], blank[f % kHeld][r], scale),
                                product(walker.at.label[r], label[f % kHeld][r], scale)};
-          write_if(who.owns[r], &ours[r], o);
+          write_if(who.owns(r), &ours[r], o);
         }
         ours -= places;
         if (kAhead > 0) ask(f - kAhead + (f < kAhead ? F : 0), f >= kAhead || c > first);
@@ -98,7 +98,7 @@ __device__ void back(const void* __restrict__ scores, const float* __restrict__ 
                      void* all_gradients, Pair* rows, Occupancy* occupied, Pair* parked,
                      int* scratch) {
   constexpr bool kApart = L::kApart;
-  using Scribe = Writer<L::R == 1 ? 4 : 2>;
+  using Scribe = Writer<L::R == 1 ? 4 : L::R < 8 ? 2 : 1>;
   __shared__ Shared<L> shared[kApart ? 2 : 1];
   __shared__ Met met;
   const Dims d(dims);

@@ -39,7 +39,8 @@ struct Reader {
   static constexpr int kBlocks = (L::kPlaces + 31) / 32;
   static constexpr int kCells = (kBlocks + kShare - 1) / kShare;  // of a lane and frame
   // Where a warp walks as well, it has registers for so many only.
-  static constexpr int kAhead = L::kApart || kCells < 2 ? kCells : 2;
+  static constexpr int kSpare = sizeof(typename L::Number) * L::R > 128 ? 1 : 2;
+  static constexpr int kAhead = L::kApart || kCells < kSpare ? kCells : kSpare;
   const Utterance& u;
   const int side, count, lane, first_frame, first_cell, stride;
   const Half<F> half;

@@ -36,9 +36,9 @@ ROWS(float16, kFloat16)
 
 // So many warps walk, and so many threads there are, at most.
 template <int R>
-using There = Layout<R, R == 1 ? 8 : R < 8 ? 10 : 16, Sum>;
+using There = Layout<R, R == 1 || R >= 8 ? 8 : 10, Sum>;
 template <int R>
-using Back = Layout<R, R < 8 ? 5 : 16, Num>;
+using Back = Layout<R, R < 8 ? 5 : 8, Num>;
 template <class L>
 constexpr int kThere = 32 * (L::kApart ? L::kWarps + kReaders + 1 : L::kWarps);
 template <class L>
@@ -70,10 +70,12 @@ THERE(1)
 THERE(2)
 THERE(4)
 THERE(8)
+THERE(16)
 BACK(1)
 BACK(2)
 BACK(4)
 BACK(8)
+BACK(16)
 
 extern "C" __global__ void BOUNDS(32) ctc_meet(const unsigned char* __restrict__ skips,
                                                const int* __restrict__ counts,

@@ -24,10 +24,11 @@ template <int R_, int kWarps_, class Number_>
 struct Layout {
   using Number = Number_;                                  // of a state
   static constexpr int R = R_, kWarps = kWarps_;           // warps that walk, at most
-  static constexpr int F = 8 / R;                          // frames of a step
+  static constexpr int F = R < 8 ? 8 / R : 1;              // frames of a step
   static constexpr int kHalo = R < 8 ? (F + R - 1) / R : 0;  // lanes that are repeated
   static constexpr int kPlaces = (kWarps * (32 - kHalo) + kHalo) * R;
-  // Others read for the warps that walk; 8 labels need so many that they read themselves.
+  // Others read for the warps that walk; 8 labels and more leave no registers for others,
+  // and they read themselves.
   static constexpr bool kApart = R < 8;
   // Emissions at hand: of two steps; of one at least where warps do both.
   static constexpr int kCells = kApart ? 2 * F * kPlaces : kPlaces;
@@ -42,19 +43,24 @@ struct Layout {
 // What a lane knows of its places.
 template <class L>
 struct Places {
-  int n, cell[L::R], blank_cell, count;
-  bool skip[L::R];
-  bool owns[L::R];  // or repeats what is the left neighbour's, or there is no such place
+  int n, end;  // those from `end` on are not there, or all repeat the left neighbour's
+  int blank_cell;
+  unsigned cells[(L::R + 1) / 2] = {};  // of labels, two bytes each: registers are dear
+  unsigned skips = 0;  // a bit each
   __device__ Places(const Utterance& u, int side, int warp, int lane)
-      : n((warp * (32 - L::kHalo) + lane) * L::R), blank_cell(u.blank_cell()),
-        count(u.cells()) {
+      : n((warp * (32 - L::kHalo) + lane) * L::R),
+        end(warp == 0 || lane >= L::kHalo ? u.places : 0), blank_cell(u.blank_cell()) {
 #pragma unroll
     for (int r = 0; r < L::R; ++r) {
-      owns[r] = (warp == 0 || lane >= L::kHalo) && n + r < u.places;
-      cell[r] = min(u.cell(side, n + r), count - 1);
-      skip[r] = u.skip(side, n + r);
+      cells[r / 2] |= min(u.cell(side, n + r), u.cells() - 1) << (r % 2 * 16);
+      skips |= (unsigned)u.skip(side, n + r) << r;
     }
   }
+  __device__ __forceinline__ int cell(int r) const {
+    return L::R == 1 ? cells[0] : cells[r / 2] >> (r % 2 * 16) & 0xffff;
+  }
+  __device__ __forceinline__ bool owns(int r) const { return n + r < end; }
+  __device__ __forceinline__ bool skip(int r) const { return skips >> r & 1; }
 };
 
 template <class L>
@@ -100,13 +106,14 @@ struct Walker {
   static constexpr int R = L::R;
   using Number = typename L::Number;
   const Places<L> who;
-  const int places, warps, warp, lane;
+  const int places, warp, lane;
+  const bool is_alone;  // no other warp walks
   Column<L> at;
   Number edge = zero<Number>();  // of the label to the left, where no lane repeats it
   bool is_whole = true;  // nothing is to be heard from the left
   __device__ Walker(const Utterance& u, int side, int warp_, int lane_)
-      : who(u, side, warp_, lane_), places(u.places), warps(L::warps(places)),
-        warp(warp_), lane(lane_) {}
+      : who(u, side, warp_, lane_), places(u.places), warp(warp_), lane(lane_),
+        is_alone(L::warps(places) == 1) {}
 
   __device__ void start() {
 #pragma unroll
@@ -121,7 +128,7 @@ struct Walker {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
       const Num blank = rounded(at.blank[r]), label = rounded(at.label[r]);
-      if (who.owns[r]) row[who.n + r] = {blank.m, blank.e, label.m, label.e};
+      if (who.owns(r)) row[who.n + r] = {blank.m, blank.e, label.m, label.e};
     }
   }
   // What that column lacks.
@@ -129,7 +136,7 @@ struct Walker {
     auto lost = [](Sum a) { return (a.m - rounded(a).m) + a.lost; };
 #pragma unroll
     for (int r = 0; r < R; ++r)
-      if (who.owns[r]) row[who.n + r] = {lost(at.blank[r]), lost(at.label[r])};
+      if (who.owns(r)) row[who.n + r] = {lost(at.blank[r]), lost(at.label[r])};
   }
   __device__ __forceinline__ void load(const Pair* row) {
 #pragma unroll
@@ -147,7 +154,7 @@ struct Walker {
   template <class Frames>
   __device__ __forceinline__ void step(Edges<L>& edges, int turn, bool is_due,
                                        Frames frames) {
-    if (warps > 1 && !is_whole) edges.hear(turn, at, edge, warp, lane);
+    if (!is_alone && !is_whole) edges.hear(turn, at, edge, warp, lane);
     if (is_due)
 #pragma unroll
       for (int r = 0; r < R; ++r) {
@@ -155,7 +162,7 @@ struct Walker {
         at.label[r] = renormalised(at.label[r]);
       }
     frames();
-    if (warps > 1) edges.tell(turn + 1, at, warp, lane);
+    if (!is_alone) edges.tell(turn + 1, at, warp, lane);
     is_whole = false;
   }
 
@@ -170,10 +177,10 @@ struct Walker {
     for (int r = R - 1; r >= 0; --r) {
       const Number left = r ? at.label[r - 1] : before;
       const Number blank = plus(at.blank[r], left);
-      const Number label = plus(at.label[r], at.blank[r], only_if(who.skip[r], left));
+      const Number label = plus(at.label[r], at.blank[r], only_if(who.skip(r), left));
       on_ways(r, blank, label);
       at.blank[r] = times(blank, of_blank);
-      at.label[r] = times(label, emission[who.cell[r]]);
+      at.label[r] = times(label, emission[who.cell(r)]);
     }
   }
 };
