@@ -29,7 +29,7 @@ PROBLEMS = {
     "few classes": (8, 2000, 5, 400),
     "one_utterance": (1, 800, 32, 80),
     "many labels": (2, 3000, 128, 1500),
-    "most labels": (2, 3000, 128, 3000),
+    "most labels": (2, 6500, 128, 3000),
     "word pieces": (16, 400, 1024, 50),
     "big vocabulary": (8, 250, 8192, 40),
 }

@@ -42,7 +42,7 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Return JAX_CTC_COMMIT, where a copy says what it is of; or a checkout's, by Git."""
+    """Return JAX_CTC_COMMIT, of a copy that says what it is of; or what Git tells."""
     if os.environ.get("JAX_CTC_COMMIT"):
         return os.environ["JAX_CTC_COMMIT"]
     root = pathlib.Path(__file__).parents[2]

@@ -29,7 +29,7 @@ from jax_ctc._recursion.cuda.launch import launch
 from jax_ctc._recursion.cuda.plan import MOST_LABELS, Cut, Layout, rows_per_block
 
 PLATFORM = "cuda"
-HAS_RUN_ON: str | None = "NVIDIA H200"
+HAS_RUN_ON: str | None = "NVIDIA H100"
 
 _KINDS = {"float32": 0, "bfloat16": 1, "float16": 2}
 
