@@ -193,54 +193,56 @@ def table(matrix):
 
 def main():
     """Print everything; 1 if a clean batch is flagged or too few faults are found."""
+    print_now = functools.partial(print, flush=True)
     seeds = range(5)
-    parts = {
-        f"handwriting, {STEPS} steps": inject(
-            functools.partial(lines_batch, STEPS),
-            seeds,
-            squares=lambda seed: lines_batch(STEPS, seed, SQUARE, SQUARE),
-        ),
-        "handwriting, untrained": inject(
-            functools.partial(lines_batch, 0), seeds, is_trained=False
-        ),
-    }
-    for kind in emissions.TRAINED:
-        parts[f"made up, {kind}"] = inject(functools.partial(made_up, kind), range(2))
-    healthy = {}
-    for steps in STAGES:
-        healthy[f"handwriting, {steps} steps"] = clean(
-            functools.partial(lines_batch, steps), range(40)
-        )
-    for kind in emissions.KINDS:
-        for wrong in (0.0, 0.25):
-            healthy[f"made up, {kind}, {wrong:.0%} wrong transcripts"] = clean(
-                functools.partial(made_up, kind, wrong=wrong), range(20)
-            )
-    for name, matrix in parts.items():
+    rates = []
+
+    def part(name, matrix):
         runs = sum(c.total() for fault, c in matrix.items() if not fault.faint)
         plain = {fault: c for fault, c in matrix.items() if not fault.faint}
-        print(f"\n{name}: {rate(plain):.1%} of {runs} first\n{table(matrix)}")
-    flagged = sum(c.total() - c[NOTHING] for c in healthy.values())
-    total = sum(counts.total() for counts in healthy.values())
-    print(f"\n{total} healthy batches, {flagged} with a code above note:")
-    for name, counts in healthy.items():
-        print(f"  {name}: {dict(counts)}")
-    print("\nsmaller batches: the injected code first, nothing, another code")
+        rates.append(rate(plain))
+        print_now(f"\n{name}: {rates[-1]:.1%} of {runs} first\n{table(matrix)}")
+
+    trained = functools.partial(lines_batch, STEPS)
+    squares = functools.partial(lines_batch, STEPS, count=SQUARE, width=SQUARE)
+    part(f"handwriting, {STEPS} steps", inject(trained, seeds, squares=squares))
+    untrained = functools.partial(lines_batch, 0)
+    part("handwriting, untrained", inject(untrained, seeds, is_trained=False))
+    for kind in emissions.TRAINED:
+        source = functools.partial(made_up, kind)
+        part(f"made up, {kind}", inject(source, range(2)))
+
     sources = {
+        f"handwriting, {steps} steps": (functools.partial(lines_batch, steps), 40)
+        for steps in STAGES
+    }
+    for kind in emissions.KINDS:
+        for wrong in (0.0, 0.25):
+            source = functools.partial(made_up, kind, wrong=wrong)
+            sources[f"made up, {kind}, {wrong:.0%} wrong transcripts"] = source, 20
+    print_now("\nhealthy batches, and the codes above note that they got")
+    flagged = total = 0
+    for name, (source, count) in sources.items():
+        counts = clean(source, range(count))
+        total, flagged = total + count, flagged + count - counts[NOTHING]
+        print_now(f"  {name}: {dict(counts)}")
+    print_now(f"{flagged} of {total} flagged")
+
+    print_now("\nsmaller batches: the injected code first, nothing, another code")
+    sizes = {
         f"handwriting, B = {n}": functools.partial(lines_batch, STEPS, count=n)
         for n in (2, 4, 8)
     } | {
         f"made up, peaky, B = {n}": functools.partial(made_up, "peaky", count=n)
         for n in (2, 4)
     }
-    for name, shares in by_size(sources, seeds).items():
-        print(f"  {name}: {', '.join(f'{share:.0%}' for share in shares)}")
-    print("\nlines of so many digits, shuffled as a whole: found")
+    for name, shares in by_size(sizes, seeds).items():
+        print_now(f"  {name}: {', '.join(f'{share:.0%}' for share in shares)}")
+    print_now("\nlines of so many digits, shuffled as a whole: found")
     for digits in range(1, 5):
         shares = [f"{shuffles_found(digits, n, range(10)):.0%}" for n in (8, 16, 64)]
-        print(f"  {digits}: {', '.join(shares)} of batches of 8, 16, 64")
-    is_clean = all(set(counts) == {NOTHING} for counts in healthy.values())
-    return 0 if is_clean and min(map(rate, parts.values())) >= 0.95 else 1
+        print_now(f"  {digits}: {', '.join(shares)} of batches of 8, 16, 64")
+    return 1 if flagged or min(rates) < 0.95 else 0
 
 
 if __name__ == "__main__":
