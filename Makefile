@@ -53,11 +53,11 @@ bench: $(VENV)/.bench ## time every contender, cases and sweeps; ARGS="--help" f
 
 # Each wheel in an environment of its own, with the newest of everything (or with JAX),
 # and tests in a folder without the package: what runs is what was installed. What pip
-# builds against the oldest jaxlib must run there, and so must what this one's made.
+# builds against the oldest jaxlib must run there; the last test is of what this one makes.
 wheel: $(VENV)/.test $(VENV)/.release ## make what is released, and test it installed; JAX="jax==0.10.0 jaxlib==0.10.0" on that
 	rm -rf dist $(VENV)-apart
 	$(BIN)/python -m build --outdir dist/kernel
-	CXX=false $(BIN)/python -m build --wheel --outdir dist/pure
+	CXX=none $(BIN)/python -m build --wheel --outdir dist/pure
 	$(BIN)/python -m twine check --strict dist/*/*
 	$(BIN)/check-wheel-contents dist/*/*.whl
 	mkdir $(VENV)-apart

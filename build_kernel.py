@@ -11,7 +11,8 @@ with ctypes, so there is no Python ABI either, and the wheel is py3-none-<platfo
 Without a compiler the package is pure Python and does without: `kernel/_not_built.txt`
 then tells the library why, because pip shows what a hook says only with -v.
 
-CXX names the compiler, CXXFLAGS adds to its flags.
+CXX names the compiler, CXXFLAGS adds to its flags. CXX=none asks for pure Python: the
+wheel that is published for machines that no other wheel fits.
 """
 
 import os
@@ -53,6 +54,13 @@ CLONES = (
 )
 
 
+# What a user of the published pure wheel is told.
+PURE = (
+    "this is the wheel for machines that no other fits; where there is a C++ compiler,"
+    " pip install --no-binary jax_ctc jax_ctc builds the kernel"
+)
+
+
 class NoKernel(Exception):
     """There is no compiler here, or it failed; the message is one sentence."""
 
@@ -86,8 +94,10 @@ def find_compiler() -> list[str]:
     """Return the command of a C++ compiler: $CXX, or the first of the usual names.
 
     Raises:
-        NoKernel: there is none.
+        NoKernel: there is none, or none is wanted.
     """
+    if os.environ.get("CXX") == "none":
+        raise NoKernel(PURE)
     if os.environ.get("CXX"):
         return shlex.split(os.environ["CXX"])
     for name in ("c++", "g++", "clang++"):

@@ -33,6 +33,10 @@ napoleon_custom_sections = ["Results", "Status", "Numerics", "Cost", "Differs"]
 default_role = "literal"
 smartquotes = False  # "inf" is what one types
 
+# `make docs ARGS="-b linkcheck"`. What a DOI or a review leads to turns programs away.
+linkcheck_ignore = [r"https://(doi\.org|openreview\.net)/"]
+linkcheck_retries = 2
+
 html_theme = "furo"
 html_title = f"jax_ctc {version}"
 html_static_path = ["_site/static"]

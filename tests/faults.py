@@ -20,6 +20,12 @@ class Fault:
     inject: Callable
     untrained: bool = False
     square: bool = False  # needs as many utterances as frames, and no more classes
+    faint: bool = False  # says too little in a batch of a few short lines
+
+    @property
+    def name(self) -> str:
+        """What the mistake is called."""
+        return self.inject.__name__.replace("_", " ")
 
 
 def _change(batch, **arrays):
@@ -218,6 +224,142 @@ def tight(batch, spare, rng):
     return _change(batch, logits=logits, logit_lengths=lengths)
 
 
+def softmax_axis(batch, kind, rng):
+    """A softmax over time or over the batch, or its logarithm."""
+    function = log_softmax if "log" in kind else softmax
+    axis = 1 if "time" in kind else 0
+    return _change(batch, logits=function(batch["logits"], axis=axis))
+
+
+def squashed(batch, by, rng):
+    """A sigmoid or a ReLU on top of the last layer."""
+    logits = batch["logits"]
+    if by == "relu":
+        return _change(batch, logits=np.maximum(logits, 0))
+    return _change(batch, logits=(1 / (1 + np.exp(-logits))).astype(np.float32))
+
+
+def negated(batch, factor, rng):
+    """Distances, energies or negative log-probabilities."""
+    return _change(batch, logits=-factor * batch["logits"])
+
+
+def padded_left(batch, padding, rng):
+    """Every utterance at the end of its row, behind zeros or what came there."""
+    logits = batch["logits"].copy()
+    for row, length in enumerate(batch["logit_lengths"]):
+        rest = logits.shape[1] - length
+        logits[row] = np.roll(logits[row], rest, axis=0)
+        if padding == "zeros":
+            logits[row, :rest] = 0
+    return _change(batch, logits=logits)
+
+
+def lengths_left_out(batch, how, rng):
+    """Padded with zeros, or with noise that says nothing, and no lengths passed."""
+    logits = batch["logits"].copy()
+    for row, length in enumerate(batch["logit_lengths"]):
+        logits[row, length:] = 0 if how == "zeros" else logits[row, -1] * 0.2 + 1
+    return _change(batch, logits=logits, logit_lengths=None)
+
+
+def lengths_in_a_bucket(batch, factor, rng):
+    """Lengths from before subsampling, most of which fit into the padding."""
+    logits, lengths = batch["logits"], batch["logit_lengths"]
+    room = int(1.8 * lengths.max()) if factor == 2 else int(2.2 * lengths.max())
+    padding = np.zeros((len(lengths), room, logits.shape[2]), np.float32)
+    for row, length in enumerate(lengths):
+        padding[row, :length] = logits[row, :length]
+    return _change(batch, logits=padding, logit_lengths=lengths * int(factor))
+
+
+def _relabelled(batch, labels_of):
+    """Return the batch with other transcripts, padded alike."""
+    labels, lengths = batch["labels"], batch["label_lengths"]
+    new = np.full_like(labels, -1)
+    sizes = np.zeros_like(lengths)
+    for row, length in enumerate(lengths):
+        text = labels_of(labels[row, :length])
+        sizes[row] = len(text)
+        new[row, : len(text)] = text
+    return _change(batch, labels=new, label_lengths=sizes)
+
+
+def labels_missing(batch, what, rng):
+    """The first half of each transcript, or the first third."""
+    part = {"first half": 2, "first third": 3}[what]
+    return _relabelled(batch, lambda text: text[: max(1, len(text) // part)])
+
+
+def middle_kept(batch, part, rng):
+    """The second of three thirds, or of the quarters the two in the middle."""
+
+    def shorten(text):
+        start = len(text) // part
+        return text[start : max(start + 1, len(text) - start)]
+
+    return _relabelled(batch, shorten)
+
+
+def labels_renamed(batch, what, rng):
+    """A permutation of the ids, all of them or a third."""
+    classes = np.arange(1, batch["logits"].shape[2])
+    table = np.arange(batch["logits"].shape[2])
+    some = rng.permutation(classes)
+    if what == "a third":
+        some = some[: max(3, len(some) // 3)]
+    table[some] = np.roll(some, 1)
+    return _relabelled(batch, lambda text: table[text])
+
+
+def labels_constant(batch, label, rng):
+    """Every label an unknown token."""
+    return _relabelled(batch, lambda text: np.full_like(text, label))
+
+
+def start_symbol(batch, kind, rng):
+    """An id that nobody uses in front of every transcript."""
+    labels = np.pad(batch["labels"], ((0, 0), (1, 0)))
+    labels[:, 0] = batch["logits"].shape[2] - 1
+    return _change(batch, labels=labels, label_lengths=batch["label_lengths"] + 1)
+
+
+def scores_one_off(batch, shift, rng):
+    """Scores of one batch element against labels and lengths of the next."""
+    return _change(batch, logits=np.roll(batch["logits"], shift, axis=0))
+
+
+def wrapped(batch, shift, rng):
+    """Ids moved by one that come in again at the other end, or one that does not."""
+    classes, labels = batch["logits"].shape[2], batch["labels"].copy()
+    used = labels > 0
+    if shift == "stray":
+        labels[used] += 1
+        rows = np.flatnonzero(batch["label_lengths"] > 1)
+        labels[rows[0], 1] = 1  # nothing is shifted to this
+        return _change(batch, labels=labels)
+    moved = (labels - 1 + shift) % (classes - 1) + 1
+    return _change(batch, labels=np.where(used, moved, labels))
+
+
+def repeats_collapsed(batch, kind, rng):
+    """The text without its repeats, "aa" written as "a"."""
+    return _relabelled(batch, lambda text: text[np.r_[True, text[1:] != text[:-1]]])
+
+
+def two_exchanged(batch, which, rng):
+    """Two utterances with each other's transcripts."""
+    order = np.arange(len(batch["labels"]))
+    by_length = np.argsort(batch["label_lengths"], kind="stable")
+    first, second = by_length[-2:] if which == "long" else rng.permutation(order)[:2]
+    order[[first, second]] = second, first
+    return _change(
+        batch,
+        labels=batch["labels"][order],
+        label_lengths=batch["label_lengths"][order],
+    )
+
+
 FAULTS = (
     Fault("INFEASIBLE", ("one", "all"), too_few_frames, untrained=True),
     Fault("LABEL_OUT_OF_RANGE", (0, 7), id_beyond, untrained=True),
@@ -244,4 +386,24 @@ FAULTS = (
     Fault("PAIRS_SHUFFLED", (0.3, 1.0), pairs_shuffled),
     Fault("REVERSED", ("labels", "time"), reversed_order),
     Fault("TIGHT", (0, 2), tight),
+    Fault(
+        "SOFTMAX_AXIS",
+        ("time", "batch", "log time", "log batch"),
+        softmax_axis,
+        untrained=True,
+    ),
+    Fault("LOGITS_SQUASHED", ("sigmoid", "relu"), squashed),
+    Fault("LOGITS_NEGATED", (1.0, 3.0), negated),
+    Fault("PADDED_LEFT", ("zeros", "what came there"), padded_left),
+    Fault("LENGTHS_LEFT_OUT", ("zeros", "constant"), lengths_left_out),
+    Fault("LENGTH_UNITS", (2, 2.0), lengths_in_a_bucket),
+    Fault("LABELS_MISSING", ("first half", "first third"), labels_missing),
+    Fault("LABELS_MISSING", (3, 4), middle_kept, faint=True),
+    Fault("LABELS_RENAMED", ("all", "a third"), labels_renamed),
+    Fault("LABELS_CONSTANT", (1, 3), labels_constant),
+    Fault("START_SYMBOL", ("<s>",), start_symbol),
+    Fault("PAIRS_SHUFFLED", (1, -1), scores_one_off),
+    Fault("LABELS_SHIFTED", (1, -1, "stray"), wrapped),
+    Fault("REPEATS_COLLAPSED", ("all",), repeats_collapsed, faint=True),
+    Fault("PAIRS_SHUFFLED", ("long", "any"), two_exchanged, faint=True),
 )

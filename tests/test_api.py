@@ -103,7 +103,8 @@ def test_signatures():
 def test_version(capsys):
     """One version: the package's. Who cites reads it elsewhere, and it is the same."""
     assert f"version: {jax_ctc.__version__}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"## {jax_ctc.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+    heading = rf"^## {re.escape(jax_ctc.__version__)} - \d{{4}}-\d\d-\d\d$"
+    assert re.search(heading, (ROOT / "CHANGELOG.md").read_text(), re.M)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"]
     with pytest.raises(SystemExit, match="0"):

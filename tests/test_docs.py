@@ -7,6 +7,7 @@ import io
 import pathlib
 import pkgutil
 import re
+import tomllib
 
 import jax
 import pytest
@@ -67,6 +68,29 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http:", "https:")):
             assert (page.parent / target).exists(), target
+
+
+def test_what_the_pages_call_is_there():
+    """Targets of make, extras of the package and modules: here and in the workflows."""
+    above = (ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))
+    forms = (ROOT / ".github").glob("*/*.yml")  # none in a source archive
+    text = "\n".join(page.read_text() for page in (*PAGES, *above, *forms))
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:`|run: |^)make ([a-z]+)(?=[`\s])", text, re.M))
+    targets -= {"and", "a", "one"}  # words of sentences that begin a line
+    assert {"demo", "test", "wheel", "docs", "compat"} <= targets
+    assert targets <= set(re.findall(r"^([a-z]+):", makefile, re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.findall(r"\.\[([a-z]+)\]'|jax_ctc\[([a-z]+)\]|xtra `([a-z]+)`", text)
+    named = {name for found in extras for name in found if name}
+    named |= set(re.findall(r"\$\(VENV\)/\.([a-z]+)", makefile))
+    assert {"examples", "compat", "docs", "release"} <= named
+    assert named <= project["optional-dependencies"].keys()
+    for module in re.findall(
+        r"python -m ((?:jax_ctc|examples|benchmarks|tools|tests)[\w.]*)", text
+    ):
+        path = ROOT / module.rstrip(".").replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), path
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -77,10 +77,14 @@ LAYERS = [
     {"_decoding/beam_chunks"},
     {f"_diagnose/{m}" for m in ("batch", "guess", "here", "odds", "text", "worker")},
     {"_pictures/utterance", "_diagnose/reading"},
-    {"_diagnose/judge", "_diagnose/page"},
+    {"_diagnose/heard", "_diagnose/judge", "_diagnose/page"},
     {"_diagnose/report"},
     {"_diagnose/facts", "_diagnose/frames", "_diagnose/pairs", "_diagnose/structure"},
-    {"_diagnose/alternatives", "_diagnose/lengths", "_diagnose/table"},
+    {
+        f"_diagnose/{m}"
+        for m in ("arrangements", "lengths", "squashed", "table", "tail")
+    },
+    {"_diagnose/alternatives", "_diagnose/renamed", "_diagnose/unsaid"},
     {"_diagnose/doctor"},
     {"_diagnose"},
     {"_diagnose/watch", "_report/heard"},

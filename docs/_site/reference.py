@@ -1,4 +1,4 @@
-"""What the reference needs beside Sphinx: names are links, and none is missing.
+"""What the site needs beside Sphinx: names are links, none is missing, lines fit.
 
 A page writes a public name as code, `ctc_loss`, and so does a docstring. Both become
 links to where the name is described. A public name that is described nowhere, or in two
@@ -12,6 +12,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 import jax_ctc
@@ -29,6 +30,8 @@ NAMES = {f"jax_ctc.{name}" for name in {*jax_ctc.__all__, *_COMPAT}}
 _SECTION = re.compile(r"[A-Z][a-z]+:$")
 _RESULT = re.compile(r"^    ([a-z_]+): ")
 _PAGE = re.compile(r"docs/(\w+)\.md")
+_PART = re.compile(r".*?[_.=/(]+(?!$)|.+?$")
+_LONGEST_ROW = 120
 _AS_IT_STANDS = ".. code-block:: text", ""
 _log = logging.getLogger(__name__)
 
@@ -64,6 +67,37 @@ class LinkNames(SphinxTransform):
         """Return the full name that the text stands for, if it is public."""
         text = text.removesuffix("()")
         return next((n for n in (text, f"jax_ctc.{text}") if n in NAMES), None)
+
+
+class WrapSentences(SphinxTransform):
+    """Mark what a program prints in lines too long for any page: sentences."""
+
+    default_priority = 200
+
+    def apply(self, **_: Any) -> None:
+        """A class for the style sheet; a table's lines are shorter, and stay whole."""
+        for block in self.document.findall(nodes.literal_block):
+            longest = max(map(len, block.astext().splitlines()), default=0)
+            if block.get("language") == "text" and longest > _LONGEST_ROW:
+                block["classes"].append("prose")
+
+
+class BreakNames(SphinxPostTransform):
+    """Let names in tables break behind their parts, so that a phone shows the row."""
+
+    default_priority = 900  # when all links are made
+    formats = ("html",)
+
+    def run(self, **_: Any) -> None:
+        """Put <wbr> there: a browser breaks at it, and does not copy it."""
+        for cell in self.document.findall(nodes.entry):
+            for literal in cell.findall(nodes.literal):
+                first, *more = _PART.findall(literal.astext())
+                literal.clear()
+                literal += nodes.Text(first)
+                for part in more:
+                    literal += nodes.raw("", "<wbr>", format="html")
+                    literal += nodes.Text(part)
 
 
 def as_restructured_text(
@@ -112,6 +146,8 @@ def miss_none(app: Sphinx, env: Any) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.add_transform(LinkNames)
+    app.add_transform(WrapSentences)
+    app.add_post_transform(BreakNames)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("env-check-consistency", miss_none)
     return {"version": jax_ctc.__version__, "parallel_read_safe": True}

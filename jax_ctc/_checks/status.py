@@ -12,7 +12,17 @@ class Status(enum.IntFlag):
 
     Under `jit` nothing can be raised, so the functions of this library return an int32
     array of these bits, one per utterance. Any bit means: gradient exactly 0 for that
-    utterance, and its neighbours are untouched.
+    utterance, and its neighbours are untouched. `explain` says them as sentences.
+
+    Attributes:
+        OK: nothing is wrong.
+        INFEASIBLE: fewer frames than labels plus adjacent repeats: no path exists.
+        LABEL_OUT_OF_RANGE: a label inside label_lengths is negative or no class.
+        BLANK_IN_LABELS: a label inside label_lengths is the blank.
+        BAD_LENGTH: logit_lengths is outside 0..T, or label_lengths outside 0..U.
+        NONFINITE_LOGITS: a frame inside logit_lengths holds NaN or +inf, or only -inf.
+        ZERO_PROBABILITY: every path needs a class whose logit is -inf there.
+        BAD_GRAPH: an open arc of a `Graph` names a state or a class that is not there.
     """
 
     OK = 0

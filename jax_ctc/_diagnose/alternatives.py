@@ -6,16 +6,19 @@ labels, a shift cannot leave the classes.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_ctc._diagnose import arrangements
 from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.judge import Alternative
+from jax_ctc._diagnose.odds import LABEL_ERRORS
 from jax_ctc._diagnose.reading import Reading
 from jax_ctc._diagnose.structure import (
     log_choose,
     normalise,
     padding_finding,
+    shift_message,
     tempered,
     trailing,
 )
@@ -29,18 +32,6 @@ SHIFTS = (-1, 1, -2, 2, -3, 3, -4, 4, -5, 5)
 BLANKS = 6
 
 
-class Alternative(NamedTuple):
-    """A reading, and what to say if it is the right one."""
-
-    code: str
-    reading: Reading
-    evidence: dict[str, Any]
-    message: str
-    tries: int  # how many of its kind were tried
-    is_shorter: bool = False  # has fewer labels
-    pattern: float = 0.0  # nats that the labels alone speak for it
-
-
 def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
     """Yield every reading worth a test."""
     yield from _other_blanks(given, base)
@@ -49,6 +40,9 @@ def alternatives(given: Given, base: Reading) -> Iterator[Alternative]:
     yield from _reversed(base)
     yield from _other_axes(given, base)
     yield from _padding(given, base)
+    yield from _start_symbol(given, base)
+    yield from _other_case(given, base)
+    yield from arrangements.alternatives(given, base)
 
 
 def _other_blanks(given: Given, base: Reading) -> Iterator[Alternative]:
@@ -92,29 +86,45 @@ def _other_end(given: Given, base: Reading) -> Iterator[Alternative]:
 
 def _moved(base: Reading, shift: int, blank_id: int) -> np.ndarray | None:
     """Return the labels shifted, or None if they would leave the classes."""
-    used = base.labels[base.inside]
+    moved, strays = _wrapped(base, shift, blank_id)
+    return None if strays or not base.inside.any() else moved
+
+
+def _wrapped(base: Reading, shift: int, blank_id: int) -> tuple[np.ndarray, int]:
+    """Return the labels shifted, and how many of them had to be wrapped around.
+
+    Those that leave the classes, or become the blank, come in again at the other end:
+    of all classes if that is a label, else of the classes without the blank. A stray id
+    that no shift explains is so but one wrong label.
+    """
+    classes = base.num_classes
+    if classes < 2:
+        return base.labels, base.labels.size
     # What is no class now may be padding that was counted; it says nothing.
-    moved = used[(used >= 0) & (used <= base.num_classes)] + shift
-    if not moved.size or moved.min() < 0 or moved.max() >= base.num_classes:
-        return None
-    if (moved == blank_id).any():
-        return None
-    return np.where(base.inside, base.labels + shift, base.labels).astype(np.int32)
+    used = base.inside & (base.labels >= 0) & (base.labels <= classes)
+    moved = base.labels + shift
+    others = np.flatnonzero(np.arange(classes) != blank_id)
+    place = base.labels - (base.labels > blank_id) + shift
+    among = others[place % len(others)]
+    is_out = (moved < 0) | (moved >= classes)
+    moved = np.where(is_out, moved % classes, moved)
+    is_out |= moved == blank_id
+    moved = np.where(moved == blank_id, among, moved)
+    labels = np.where(used, moved, base.labels).astype(np.int32)
+    return labels, int((used & is_out).sum())
 
 
 def _shifted(base: Reading) -> Iterator[Alternative]:
     for shift in SHIFTS:
-        labels = _moved(base, shift, base.blank_id)
-        if labels is None:
+        labels, strays = _wrapped(base, shift, base.blank_id)
+        # Each stray is a wrong label: beyond one in ten no shift is worth a test.
+        if strays > LABEL_ERRORS * base.inside.sum() + 1 and abs(shift) > 1:
             continue
-        sign = "+" if shift > 0 else "-"
         yield Alternative(
             "LABELS_SHIFTED",
             dataclasses.replace(base, labels=labels),
-            {"shift": shift},
-            f"label ids are off by {-shift:+d}: the scores fit `labels {sign}"
-            f" {abs(shift)}`; a blank or another special class was put in front of the"
-            " vocabulary, or removed, on one side only",
+            {"shift": shift} | ({"wrapped_around": strays} if strays else {}),
+            shift_message(shift),
             len(SHIFTS),
         )
 
@@ -186,4 +196,53 @@ def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
             base.num_classes,
             is_shorter=True,
             pattern=float(pattern.sum()),
+        )
+
+
+def _start_symbol(given: Given, base: Reading) -> Iterator[Alternative]:
+    """One id in front of every transcript, and nowhere else."""
+    if len(base.labels) < 2 or base.label_lengths.min() < 1:
+        return
+    first = int(base.labels[0, 0])
+    times = int((base.inside & (base.labels == first)).sum())
+    if (base.labels[:, 0] != first).any() or times != len(base.labels):
+        return
+    # That all of an id's places are first ones has a probability of 1 in (N, B).
+    pattern = log_choose(int(base.inside.sum()), np.array(times))
+    labels = np.roll(base.labels, -1, axis=1)
+    yield Alternative(
+        "START_SYMBOL",
+        dataclasses.replace(
+            base, labels=labels, label_lengths=(base.label_lengths - 1).astype(np.int32)
+        ),
+        {"id": first, "utterances": len(base.labels)},
+        f"every transcript begins with id {given.name(first)}, which is nowhere else"
+        " and which nothing in the scores answers: CTC needs no start symbol; pass"
+        " labels[:, 1:] and label_lengths - 1",
+        1,
+        is_shorter=True,
+        pattern=float(pattern),
+    )
+
+
+def _other_case(given: Given, base: Reading) -> Iterator[Alternative]:
+    """Capitals for small letters, or the other way round, where classes have names."""
+    if given.names is None:
+        return
+    number = {name: c for c, name in enumerate(given.names)}
+    for case in (str.lower, str.upper):
+        to = np.array([number.get(case(name), c) for name, c in number.items()])
+        if len(to) != base.num_classes or (to[: base.num_classes] == 0).sum() > 1:
+            continue
+        good = base.inside & (base.labels >= 0) & (base.labels < base.num_classes)
+        labels = np.where(good, to[np.where(good, base.labels, 0)], base.labels)
+        if (labels == base.labels).all():
+            continue
+        yield Alternative(
+            "LABELS_RENAMED",
+            dataclasses.replace(base, labels=labels.astype(np.int32)),
+            {"case": case.__name__},
+            f"the scores fit the transcripts in {case.__name__} case: write them in"
+            f" the case that the model was trained on, text.{case.__name__}()",
+            2,
         )

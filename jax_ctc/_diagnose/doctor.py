@@ -5,18 +5,22 @@ import math
 
 import numpy as np
 
-from jax_ctc._diagnose import facts, lengths, structure
+from jax_ctc._diagnose import facts, lengths, squashed, structure, tail
 from jax_ctc._diagnose.alternatives import Alternative, alternatives
 from jax_ctc._diagnose.batch import Given
 from jax_ctc._diagnose.frames import cut
 from jax_ctc._diagnose.judge import Verdict, cheaper, compare
 from jax_ctc._diagnose.odds import LOG_EVEN, LOG_ODDS
-from jax_ctc._diagnose.pairs import shuffled
+from jax_ctc._diagnose.pairs import one_off, shuffled
 from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.renamed import constant, renamed
 from jax_ctc._diagnose.report import ERROR, Finding
+from jax_ctc._diagnose.unsaid import unsaid
 
 # Mistakes come in pairs now and then; each is looked for on top of the ones found.
 _ROUNDS = 3
+
+_IMPOSSIBLE = 1e6  # nats, where a sum has to stay a number
 
 
 def examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
@@ -51,7 +55,8 @@ def _examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
     steps = [(None, reading.status), *((m.finding, m.reading.status) for m in mended)]
     reading = structure.tempered(mended[-1].reading if mended else reading)
     causes = [m.finding for m in mended]
-    for _ in range(_ROUNDS):
+    is_lost = bool(mended) and mended[-1].is_lost
+    for _ in range(0 if is_lost else _ROUNDS):
         best = _best(given, reading, is_usable)
         if best is None or best[0].code in {finding.code for finding in causes}:
             break
@@ -59,21 +64,24 @@ def _examine(given: Given, status: np.ndarray) -> tuple[Finding, ...]:
         reading = best[1]
         steps.append((best[0], reading.status))
     return (
-        *sorted(causes, key=_rank),
+        *_in_order(causes, len(mended)),
         *facts.status_bits(given, status, steps),
         *facts.tight(reading),
         *facts.all_blank(reading),
     )
 
 
-def _rank(cause: Finding) -> tuple[bool, float]:
-    """Order causes: errors first, then by how much they explain.
+def _in_order(causes: list[Finding], proven: int) -> list[Finding]:
+    """Put errors first; the first `proven`, which the arrays prove, as they were found.
 
-    A cause without nats is one that the arrays prove.
+    They are what the others were found on top of. Those follow by what they explain.
     """
-    evidence = cause.evidence
-    nats = evidence.get("nats", evidence.get("loss_off_by_nats", math.inf))
-    return cause.severity != ERROR, -nats
+
+    def rank(place: int) -> tuple[bool, int, float]:
+        nats = causes[place].evidence.get("nats", math.inf)
+        return causes[place].severity != ERROR, min(place, proven), -nats
+
+    return [causes[place] for place in sorted(range(len(causes)), key=rank)]
 
 
 def _structure(
@@ -82,16 +90,22 @@ def _structure(
     """Mend what the arrays give away, one mistake on top of another."""
     found = []
     for test in (
+        lambda r: squashed.softmax_axis(given, r, is_usable),
+        lambda r: squashed.relu(given, r, is_usable),
         lambda r: structure.scale(given, r, is_usable),
         lengths.labels_third,
         lengths.swapped_lengths,
         lambda r: lengths.length_units(given, r),
         lambda r: structure.counted_padding(given, r),
+        lambda r: tail.left_out(given, r),
+        constant,
     ):
         mended = test(reading)
         if mended is not None:
             found.append(mended)
             reading = mended.reading
+            if mended.is_lost:
+                break
     return found
 
 
@@ -101,13 +115,23 @@ def _best(
     """Return the alternative with the most evidence, if the odds are met."""
     found = []
     for alternative in alternatives(given, base):
-        if not cheaper(base, alternative.reading):
+        rival, reading = alternative.rival or base, alternative.reading
+        if not cheaper(rival, reading):
             continue
-        verdict = compare(base, alternative.reading, is_shorter=alternative.is_shorter)
-        if _is_believed(base, alternative, verdict):
+        verdict = compare(rival, reading, is_shorter=alternative.is_shorter)
+        if _is_believed(rival, alternative, verdict):
             found.append((_finding(alternative, verdict), alternative.reading))
-    found += [x for x in (shuffled(base), cut(base, is_usable)) if x is not None]
-    return max(found, key=lambda pair: pair[0].evidence["nats"], default=None)
+    others = (
+        *(shuffled(base), one_off(base), cut(base, is_usable)),
+        *(unsaid(base), renamed(base)),
+    )
+    found += [x for x in others if x is not None]
+    most = max((finding.evidence["nats"] for finding, _ in found), default=0.0)
+    # Of those that nothing tells apart, the one that explains the batch.
+    close = [x for x in found if x[0].evidence["nats"] >= most - LOG_EVEN]
+    if len(close) < 2:
+        return close[0] if close else None
+    return max(close, key=lambda x: np.maximum(x[1].log_p, -_IMPOSSIBLE).sum())
 
 
 def _is_believed(base: Reading, alternative: Alternative, verdict: Verdict) -> bool:

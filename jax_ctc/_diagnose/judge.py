@@ -30,11 +30,25 @@ distinct ones holds K draws, not N, and the odds are held against evidence * K /
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_ctc._diagnose.odds import WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.reading import Reading
+
+
+class Alternative(NamedTuple):
+    """A reading, and what to say if it is the right one."""
+
+    code: str
+    reading: Reading
+    evidence: dict[str, Any]
+    message: str
+    tries: int  # how many of its kind were tried
+    is_shorter: bool = False  # has fewer labels
+    pattern: float = 0.0  # nats that the labels alone speak for it
+    rival: Reading | None = None  # what it has to beat; None: the batch as passed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

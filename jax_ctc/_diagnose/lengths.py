@@ -164,6 +164,8 @@ def length_units(given: Given, base: Reading) -> Mended | None:
     # In other units all lengths spread over 0..factor * T. In frames, those beyond T
     # are strays, of which a batch has STRAY per utterance, and the others fit 0..T.
     nats = beyond.sum() * -math.log(STRAY) - (~beyond).sum() * math.log(factor)
+    if factor == round(factor) and (lengths % round(factor) == 0).all():
+        nats += count * math.log(factor)  # by chance one length in `factor` is
     mended = _divided(base, factor)
     if nats < LOG_EVEN or not _countable(mended).all():
         return None

@@ -39,6 +39,12 @@ class Mended(NamedTuple):
 
     finding: Finding
     reading: Reading
+    is_lost: bool = False  # what the scores were cannot be had back
+
+
+def tolerances(given: Given) -> tuple[float, float]:
+    """Return how far rounding takes a sum, and a log-sum, of one frame from 1 and 0."""
+    return (_OFF_HALF, _OFF_LOG_HALF) if given.is_half else (_OFF, _OFF)
 
 
 def usable(given: Given) -> np.ndarray:
@@ -67,7 +73,7 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
     rows = given.scores[live].astype(np.float64)  # [N, V]
     if not len(rows) or given.scores.shape[2] < 2:
         return None
-    tolerance = _OFF_HALF if given.is_half else _OFF
+    tolerance, of_log = tolerances(given)
     # Rows of zeros are padding that the lengths do not leave out.
     filled = rows[rows.any(1)]
     sums = filled.sum(1)
@@ -87,11 +93,10 @@ def scale(given: Given, base: Reading, is_usable: np.ndarray) -> Mended | None:
             return Mended(_probabilities(given, base, mended, nats, everyone), mended)
     if given.inputs != "log_probs":
         return None
-    tolerance = _OFF_LOG_HALF if given.is_half else _OFF
     excess = np.zeros(live.shape)
     excess[live] = logsumexp(rows, axis=1)
     frames = np.maximum(live.sum(1), 1)
-    off = np.abs(excess).sum(1) / frames > tolerance
+    off = np.abs(excess).sum(1) / frames > of_log
     if not off.any():
         return None
     worst = float(np.abs(excess.sum(1)).max())
@@ -147,6 +152,16 @@ def padding_finding(given: Given, pad: int, run: np.ndarray, nats: float) -> Fin
     )
 
 
+def shift_message(shift: int) -> str:
+    """Word the finding for labels that fit when `shift` is added."""
+    sign = "+" if shift > 0 else "-"
+    return (
+        f"label ids are off by {-shift:+d}: the scores fit `labels {sign}"
+        f" {abs(shift)}`; a blank or another special class was put in front of the"
+        " vocabulary, or removed, on one side only"
+    )
+
+
 def trailing(labels: np.ndarray, lengths: np.ndarray, pad: int) -> np.ndarray:
     """Return [B] how many ids in a row at the end of each label row are `pad`."""
     place = np.arange(labels.shape[1])[None, :]
@@ -199,7 +214,7 @@ def _probabilities(
 
 def log_choose(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
     """Return the log of the number of ways to choose k places of n."""
-    return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return np.asarray(gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0))
 
 
 def normalise(scores: np.ndarray) -> np.ndarray:

@@ -87,10 +87,11 @@ def _needed(
     peak, is_bad = peak_of_all(peak, is_live, vocab_axes)
     # A `where` on a result still sends 0 * NaN through the side not taken, so padding
     # and bad frames are replaced before any arithmetic.
-    is_read = is_live & ~is_bad
-    scores = jnp.where(is_read[:, :, None], scores, 0)
+    is_read = (is_live & ~is_bad)[:, :, None]
+    scores = jnp.where(is_read, scores, 0)
 
-    of_own = _of_own_classes(scores, problem.ids, vocab_axes)
+    of_own = _of_own_classes(scores, problem, vocab_axes)
+    of_own = jnp.where(is_read, of_own, 0)
     sums = normaliser.below_and_peaks(scores, peak) if normalise else None
     return small_scores(of_own, peak, sums, is_live, is_bad, vocab_axes)
 
@@ -144,19 +145,26 @@ def small_scores(
 
 
 def _of_own_classes(
-    scores: Float[Array, "B T V"], ids: Array, vocab_axes: tuple[str, ...]
+    scores: Float[Array, "B T V"], problem: Problem, vocab_axes: tuple[str, ...]
 ) -> Float[Array, "B T S"]:
     """Return the scores of the ids that lie on this device, 0 for all others."""
+    ids = problem.ids
     if vocab_axes:
         ids = ids - lax.axis_index(vocab_axes) * scores.shape[2]
-    return _pick(bool(vocab_axes), scores, ids)
+    return _pick(bool(vocab_axes), scores, lax.stop_gradient(problem.scores), ids)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _pick(
-    is_shard: bool, scores: Float[Array, "B T V"], ids: Int[Array, "B S"]
+    is_shard: bool,
+    scores: Float[Array, "B T V"],
+    given: Float[Array, "B T V"],
+    ids: Int[Array, "B S"],
 ) -> Float[Array, "B T S"]:
     """Return the scores of these ids; of a shard, 0 for ids that lie elsewhere.
+
+    given: the same scores, in the precision and the place that they came in: read are
+    these, so that none others are stored. What is not to be read may differ.
 
     The derivative is a product where classes are few: turned round, a gather adds to
     one place in whatever order, and not in a vector (occupancy.py). So it is for a
@@ -164,16 +172,16 @@ def _pick(
     """
     rows, num_classes = positions(scores.shape[1]), scores.shape[2]
     if not is_shard:
-        return gather(scores, rows, ids)
+        return gather(given, rows, ids).astype(scores.dtype)
     is_own = (ids >= 0) & (ids < num_classes)
-    own = gather(scores, rows, jnp.clip(ids, 0, num_classes - 1))
+    own = gather(given, rows, jnp.clip(ids, 0, num_classes - 1)).astype(scores.dtype)
     return jnp.where(is_own[:, None, :], own, 0)
 
 
 @_pick.defjvp
 def _pick_jvp(is_shard: bool, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    (scores, ids), (tangent, _) = primals, tangents
-    value = _pick(is_shard, scores, ids)
+    (scores, given, ids), (tangent, *_) = primals, tangents
+    value = _pick(is_shard, scores, given, ids)
     if not is_shard and scores.shape[2] >= SCATTER_CLASSES:
         return value, gather(tangent, positions(scores.shape[1]), ids)
     one_hot = is_at(ids, scores.shape[2]).astype(tangent.dtype)

@@ -118,10 +118,25 @@ def test_what_was_built_is_loaded():
     reason="OTHER_PYTHON names no interpreter with another jaxlib",
 )
 def test_another_jaxlib_takes_the_wheel(tmp_path):
-    """A wheel built here runs there, and gives the same."""
+    """A wheel built here runs there and gives the same; an older jaxlib refuses it.
+
+    What is published is built against the oldest, and `make wheel` runs that on each.
+    """
     pip("install", "--target", str(tmp_path))
-    here, there = run_from(tmp_path), run_from(tmp_path, os.environ["OTHER_PYTHON"])
-    assert there[2] is None
+    other = os.environ["OTHER_PYTHON"]
+    here, there = run_from(tmp_path), run_from(tmp_path, other)
+    theirs = subprocess.run(
+        [other, "-c", f"import {library.__name__} as x; print(*x.interface())"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    if tuple(map(int, theirs)) < library.interface():
+        assert "of XLA's interface, and this jaxlib has" in there[2]
+    else:
+        assert there[2] is None
     assert abs(here[0] - there[0]) < 1e-5
 
 
@@ -132,6 +147,14 @@ def test_no_compiler_at_all(tmp_path, monkeypatch):
     made, reason = build_kernel.build(tmp_path)
     assert reason == made.read_text().strip()
     assert "no C++ compiler was found" in reason
+
+
+def test_the_pure_wheel_says_what_it_is(tmp_path, monkeypatch):
+    """Its users never chose a compiler; they are told how to have the kernel."""
+    monkeypatch.setenv("CXX", "none")
+    made, reason = build_kernel.build(tmp_path)
+    assert reason == build_kernel.PURE == made.read_text().strip()
+    assert "--no-binary jax_ctc" in reason
 
 
 def test_an_older_interface_is_told(monkeypatch):
