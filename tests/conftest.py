@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import gc
+import itertools
 import os
 import pathlib
+import threading
 
 # Before JAX starts: sharding tests need several devices, and CPU is what everybody has.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,9 +17,11 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 from jax._src import compiler
+from jax._src.interpreters import mlir
 from jax.experimental.compilation_cache import compilation_cache
 
 MAPS = pathlib.Path("/proc/self/maps")
+TESTS = itertools.count(1)
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
 # Beside the least of optimisations: what XLA's compiler for CPUs spends most of the
 # rest of its time on. JAX has no setting for it.
@@ -36,8 +40,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "relaxed: runs other people's code, which promotes ranks and dtypes"
     )
+    config.addinivalue_line("markers", "optimised: of numbers as users get them")
     config.addinivalue_line(
-        "markers", "optimised: of numbers, memory or programs as users get them"
+        "markers", "as_planned: of memory and messages as users have them: XLA's part"
     )
     config.addinivalue_line(
         "markers", "fast: for the edit loop, a minute in all; make test ARGS='-m fast'"
@@ -51,6 +56,32 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     # Tracing makes many objects that live on: to look through them costs a tenth.
     gc.set_threshold(100_000, 20, 100)
+    if jax.__version_info__ < (0, 12):
+        mlir.make_ir_context = few_contexts(mlir.make_ir_context)
+    # For fixtures of modules as well, which come before any of a test.
+    jax.config.update("jax_disable_most_optimizations", True)
+    compiler.get_compile_options = with_less(compiler.get_compile_options)
+
+
+def few_contexts(make_ir_context):
+    """Return what makes a context of MLIR for ten programs, as JAX 0.12 does by itself.
+
+    To load its dialects takes 5 ms a program: as long as to lower one operation. Where
+    XLA calls back from a thread of its own, that thread ends with the call.
+    """
+    context, left = None, 0
+
+    @functools.wraps(make_ir_context)
+    def make():
+        nonlocal context, left
+        if threading.current_thread() is not threading.main_thread():
+            return make_ir_context()
+        if not left:
+            context, left = make_ir_context(), 10
+        left -= 1
+        return context
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +94,6 @@ def strict_jax(request):
         yield
 
 
-@functools.cache
 def known_options():
     """Return those of `QUICKLY` that this XLA has: such options come and go."""
     program, known = jax.jit(lambda: 0).lower(), []
@@ -76,12 +106,16 @@ def known_options():
 
 def with_less(get_compile_options):
     """Return what tells XLA's options, `QUICKLY` among them where it is for a CPU."""
-    quickly = known_options()
+    quickly = None
 
     @functools.wraps(get_compile_options)
     def get(*arguments, backend=None, **options):
+        nonlocal quickly
         found = get_compile_options(*arguments, backend=backend, **options)
         if backend is not None and backend.platform == "cpu":
+            if quickly is None:
+                quickly = []  # of the programs that tell which there are
+                quickly = known_options()
             found.env_option_overrides = [*found.env_option_overrides, *quickly]
         return found
 
@@ -89,27 +123,32 @@ def with_less(get_compile_options):
 
 
 @pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Let XLA optimise little, unless a test is marked `optimised`.
+def optimisations(request):
+    """Let XLA optimise as users have it, where a test is marked so, and else little.
 
-    A program compiles in a fifth of the time.
+    A program compiles in a fifth of the time then. What lies in memory and what is sent
+    XLA plans before LLVM sees it: where a test is marked `as_planned`, LLVM alone does
+    little, and a program compiles in half the time.
     """
-    if request.node.get_closest_marker("optimised"):
+    is_optimised = request.node.get_closest_marker("optimised") is not None
+    if not (is_optimised or request.node.get_closest_marker("as_planned")):
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        quickly = with_less(compiler.get_compile_options)
-        patch.setattr(compiler, "get_compile_options", quickly)
-        jax.config.update("jax_disable_most_optimizations", True)
+        as_ever = compiler.get_compile_options.__wrapped__
+        patch.setattr(compiler, "get_compile_options", as_ever)
+        jax.config.update("jax_disable_most_optimizations", not is_optimised)
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True)
 def few_memory_maps():
     """Drop compiled programs before Linux does: XLA crashes at 65,530 memory maps."""
     yield
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+    # To count them takes 10 ms, and 20 tests make a few thousand.
+    is_due = next(TESTS) % 20 == 0 and MAPS.exists()
+    if is_due and MAPS.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
 
 

@@ -1,5 +1,6 @@
 """Spans in seconds, words, and the files that people open next."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -113,8 +114,9 @@ def test_hypotheses_have_spans_too():
             np.testing.assert_allclose(
                 [span.score for span in row], [span.score for span in other], rtol=1e-6
             )
+    without = dataclasses.replace(beam, start=None, end=None, confidence=None)
     with pytest.raises(ValueError, match="pass times=True"):
-        jax_ctc.token_spans(jax_ctc.beam_search_decode(logits, [5, 4]), 25)
+        jax_ctc.token_spans(without, 25)
 
 
 @pytest.mark.parametrize(

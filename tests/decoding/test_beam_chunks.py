@@ -89,19 +89,21 @@ def settle(logits, sizes, **options):
     return given, found
 
 
-@pytest.mark.parametrize("sure", [2.0, more(6.0)])
-def test_what_has_settled_does_not_change(model, sure):
+@pytest.mark.parametrize(
+    ("sure", "is_guided"), [(2.0, True), more(2.0, False), more(6.0, True)]
+)
+def test_what_has_settled_does_not_change(model, sure, is_guided):
     """All hypotheses begin with it, whatever comes; each label is given out once."""
-    for seed, options in enumerate([{}, {"language_model": model, "lm_weight": 1.0}]):
-        logits = recording(300, seed, sure)
-        given, found = settle(logits, [32], beam_width=4, num_hypotheses=4, **options)
-        labels = np.concatenate([new.labels for _, new in given])
-        assert len(labels) > 30
-        for row, length in zip(found.labels, found.lengths, strict=True):
-            assert length >= len(labels)
-            np.testing.assert_array_equal(row[: len(labels)], labels)
-        # And nothing waits that all agreed on: another block settles some more.
-        assert len(given) > 4
+    guide = {"language_model": model, "lm_weight": 1.0} if is_guided else {}
+    logits = recording(300, int(is_guided), sure)
+    given, found = settle(logits, [32], beam_width=4, num_hypotheses=4, **guide)
+    labels = np.concatenate([new.labels for _, new in given])
+    assert len(labels) > 30
+    for row, length in zip(found.labels, found.lengths, strict=True):
+        assert length >= len(labels)
+        np.testing.assert_array_equal(row[: len(labels)], labels)
+    # And nothing waits that all agreed on: another block settles some more.
+    assert len(given) > 4
 
 
 def test_a_threshold_lets_sure_labels_settle():

@@ -18,9 +18,15 @@ from tests.decoding.enumerated import labellings, read
 from tests.oracle import log_softmax
 
 
-@pytest.mark.optimised
 @pytest.mark.parametrize(
-    ("blank_id", "inputs"), [(0, "logits"), (1, "log_probs"), more(2, "logits")]
+    ("blank_id", "inputs"),
+    [
+        (0, "logits"),
+        (1, "log_probs"),
+        pytest.param(
+            *(2, "logits"), marks=[pytest.mark.optimised, pytest.mark.exhaustive]
+        ),
+    ],
 )
 def test_exact_where_the_beam_holds_everything(blank_id, inputs):
     """Every label sequence, its probability within 1e-5 nats, in order, none twice."""

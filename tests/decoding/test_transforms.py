@@ -11,7 +11,6 @@ from benchmarks import hlo
 from tests.cases import more
 from tests.decoding import arpa_models
 
-pytestmark = pytest.mark.optimised
 B, T, V = 8, 20, 5
 LETTERS = ["", "a", "b", "c", "d"]
 
@@ -66,9 +65,19 @@ def expected(guides):
     return jax.device_get(jax.jit(everything)(guides, *batch()))
 
 
-def test_vmap_is_the_batch(guides, expected):
+@pytest.mark.parametrize(
+    "is_optimised",
+    [
+        False,
+        pytest.param(True, marks=[pytest.mark.optimised, pytest.mark.exhaustive]),
+    ],
+    ids=["quick", "optimised"],
+)
+def test_vmap_is_the_batch(guides, expected, is_optimised):
     """And leading axes are as good as one."""
     logits, lengths = batch()
+    if is_optimised:
+        expected = jax.device_get(jax.jit(lambda *a: everything(*a))(guides, *batch()))
     mapped = jax.jit(jax.vmap(everything, (None, 0, 0)))
     cube = mapped(guides, logits.reshape(2, 2, 2, T, V), lengths.reshape(2, 2, 2))
     same(jax.tree.map(lambda x: x.reshape(B, *x.shape[3:]), cube), expected)

@@ -66,10 +66,10 @@ def test_first_order(case):
     slope = np.sum(gradient * tangent)
     f = functools.partial(objective, rest=rest)
     close(jax.jit(jax.grad(f))(logits), gradient)
-    close(jax.vjp(f, logits)[1](2.0)[0], 2 * gradient)
+    close(jax.jit(lambda x: jax.vjp(f, x)[1](2.0)[0])(logits), 2 * gradient)
     close(jax.jit(lambda x, t: jax.jvp(f, (x,), (t,))[1])(logits, tangent), slope)
     close(jax.linearize(f, logits)[1](tangent), slope)
-    close(jax.grad(jax.checkpoint(f))(logits), gradient)
+    close(jax.jit(jax.grad(jax.checkpoint(f)))(logits), gradient)
 
 
 def test_second_order(case):
@@ -134,13 +134,13 @@ def test_vmap_is_the_batch(case):
     logits, rest, tangent = case
     batched = jax_ctc.ctc_loss(logits, *rest)
     close(jax.vmap(jax_ctc.ctc_loss)(logits, *rest), batched, 0)
-    gradient = jax.vmap(jax.grad(jax_ctc.ctc_loss))(logits, *rest)
+
+    def curved(x, t, *rest):
+        return jax.jvp(lambda x: jax.grad(jax_ctc.ctc_loss)(x, *rest), (x,), (t,))
+
+    gradient, product = jax.jit(jax.vmap(curved))(logits, tangent, *rest)
     close(gradient * WEIGHTS[:, None, None], exact_gradient(logits, rest))
-
-    def hvp(x, t, *rest):
-        return jax.jvp(lambda x: jax.grad(jax_ctc.ctc_loss)(x, *rest), (x,), (t,))[1]
-
-    product = jax.vmap(hvp)(logits, tangent, *rest) * WEIGHTS[:, None, None]
+    product = product * WEIGHTS[:, None, None]
     close(product, exact_hvp(logits, rest, tangent), 1e-7)
 
 
@@ -215,12 +215,16 @@ def test_half_precision(dtype, implementation):
     logits, *rest = problem(np.float32)
     half = jnp.asarray(logits, dtype)
     wide = half.astype(jnp.float32)
-    loss = jax_ctc.ctc_loss(half, *rest, implementation=implementation)
-    exact = jax_ctc.ctc_loss(wide, *rest, implementation=implementation)
+    f = functools.partial(objective, rest=rest, implementation=implementation)
+
+    @jax.jit
+    def run(logits):
+        loss = jax_ctc.ctc_loss(logits, *rest, implementation=implementation)
+        return loss, jax.grad(f)(logits)
+
+    (loss, gradient), (exact, expected) = run(half), run(wide)
     assert loss.dtype == jnp.float32
     np.testing.assert_array_equal(loss, exact)
-    f = functools.partial(objective, rest=rest, implementation=implementation)
-    gradient, expected = jax.grad(f)(half), jax.grad(f)(wide)
     assert gradient.dtype == dtype
     np.testing.assert_allclose(
         gradient.astype(jnp.float32),
@@ -228,8 +232,7 @@ def test_half_precision(dtype, implementation):
         rtol=2 * float(jnp.finfo(dtype).eps),  # rounded once per product
         atol=float(jnp.finfo(dtype).smallest_subnormal),
     )
-    tangent = jnp.ones_like(half)
-    product = jax.jvp(jax.grad(f), (half,), (tangent,))[1]
+    product = jax.eval_shape(lambda x: jax.jvp(jax.grad(f), (x,), (x,))[1], half)
     assert product.dtype == dtype
 
 

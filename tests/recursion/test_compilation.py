@@ -95,7 +95,7 @@ def loss_and_gradient(*arguments):
     return jax.value_and_grad(mean)(arguments[0])
 
 
-@pytest.mark.optimised
+@pytest.mark.as_planned
 @pytest.mark.parametrize("classes", [5, 300], ids=["product", "scatter"])
 def test_sharded_batch_is_one_all_reduce(classes):
     """Utterances never touch: 8 devices talk once, for the mean."""
@@ -128,14 +128,12 @@ def with_gradient(*arguments):
     """The same, and a gradient through all of them."""
 
     def total(logits):
-        rest = arguments[1:]
-        return (
-            jax_ctc.ctc_posteriors(logits, *rest).label[..., 0].sum()
-            + jax_ctc.ctc_align(logits, *rest).score.sum()
-            + jax_ctc.alignment_entropy(logits, *rest).sum()
-        )
+        readings = posteriors, path, entropy, _ = alignments(logits, *arguments[1:])
+        sums = posteriors.label[..., 0].sum() + path.score.sum() + entropy.sum()
+        return sums, readings
 
-    return jax.grad(total)(arguments[0]), *alignments(*arguments)
+    gradient, readings = jax.grad(total, has_aux=True)(arguments[0])
+    return gradient, *readings
 
 
 @functools.cache
@@ -278,7 +276,7 @@ def temporaries(*shape, dtype=jnp.float32):
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.optimised
+@pytest.mark.as_planned
 def test_memory_grows_with_the_root_of_time():
     """Four times the frames, twice the temporaries; small beside the logits.
 
@@ -292,14 +290,14 @@ def test_memory_grows_with_the_root_of_time():
     assert large < 0.25 * (4 * 16000 * 40 * 4)
 
 
-@pytest.mark.optimised
+@pytest.mark.as_planned
 def test_half_precision_is_never_widened_as_a_whole():
     """bfloat16 logits: no float32 array of their size, only chunks."""
     num_bytes = 4 * 16000 * 40 * 2
     assert temporaries(4, 16000, 40, 60, dtype=jnp.bfloat16) < 1.5 * num_bytes
 
 
-@pytest.mark.optimised
+@pytest.mark.as_planned
 def test_value_alone_computes_no_gradient():
     """A loss without grad holds no array of the logits' size."""
     shape = (4, 4000, 64, 60)
@@ -417,8 +415,12 @@ def test_empty_shapes_in_shard_map(utterances, labels):
 
     data = PartitionSpec("data")
     mapped = jax.shard_map(everything, mesh=mesh, in_specs=data, out_specs=data)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
-        jax.jit(mapped)(*arguments),
-        everything(*arguments),
-    )
+    found = jax.jit(mapped)(*arguments)
+    if utterances:
+        expected = jax.jit(everything)(*arguments)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), found, expected
+        )
+    else:
+        expected = jax.eval_shape(everything, *arguments)
+        assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)

@@ -68,9 +68,11 @@ def test_transforms(name, check):
 
 def problem_of(batch, dtype=jnp.float32):
     """Pose a batch as an implementation sees it."""
-    *arrays, blank_id = batch
-    arrays[0] = jnp.asarray(arrays[0]).astype(dtype)
-    return pose(Spec(blank_id), Batch(*map(jnp.asarray, arrays)))[0]
+    logits, *arrays, blank_id = batch
+    return posed(Spec(blank_id), Batch(logits.astype(dtype), *arrays)).problem
+
+
+posed = jax.jit(pose, static_argnums=0)
 
 
 @pytest.mark.parametrize("name", ["ragged", "scattered", "many_chunks"])
@@ -104,7 +106,7 @@ def test_against_scan_in_double(normalise, x64):
         jnp.asarray(rng.integers(0, frames + 1, size), jnp.int32),
         jnp.asarray(rng.integers(0, labels + 1, size), jnp.int32),
     )
-    problem = pose(Spec(0), batch)[0]
+    problem = posed(Spec(0), batch).problem
     exactly = problem._replace(scores=problem.scores.astype(jnp.float64))
     log_z, gradient = jax.jit(cpu.forward_backward, static_argnames="normalise")(
         problem, normalise=normalise
@@ -286,8 +288,7 @@ def test_alignments_use_it(monkeypatch):
     mapped = jax.vmap(jax_ctc.ctc_align)(*arrays)
     np.testing.assert_array_equal(mapped.tokens, ours.tokens)
     monkeypatch.setattr(_recursion, "PREFERRED", "blocked")
-    jax.clear_caches()
-    theirs = jax.jit(jax_ctc.ctc_align)(*arrays)
+    logits, *rest = arrays  # a frame longer, or what is compiled already would run
+    theirs = align(np.pad(logits, ((0, 0), (0, 1), (0, 0))), *rest)
     np.testing.assert_allclose(ours.log_prob, theirs.log_prob, rtol=1e-6)
-    assert np.mean(np.asarray(ours.tokens == theirs.tokens)) > 0.99
-    jax.clear_caches()
+    assert np.mean(np.asarray(ours.tokens == theirs.tokens[:, :-1])) > 0.99

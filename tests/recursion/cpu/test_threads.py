@@ -1,5 +1,6 @@
 """Threads: of callers, of XLA, of devices; few, and busy; and memory that runs out."""
 
+import functools
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-# Each program prints a digest of all bits of all results.
+# Each part prints a digest of all bits of all results.
 START = """
 import concurrent.futures, hashlib, json
 import jax, jax.numpy as jnp, numpy as np
@@ -36,7 +37,9 @@ def digest(*results):
 
 problems = [problem(seed, size) for seed, size in enumerate((1, 2, 3, 8, 1, 5, 16, 2))]
 """
-ONE_BY_ONE = "digest(*map(jax.jit(run), problems))"
+ONE_BY_ONE = """
+digest(*map(jax.jit(run), problems))
+"""
 EIGHT_CALLERS = """
 jitted = jax.jit(run)
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -51,7 +54,7 @@ digest(*jax.jit(lambda all: [run(each) for each in all])(problems))
 # Eight devices share the threads, and each waits in a call of its own.
 EIGHT_DEVICES = """
 many = [problem(seed, 3) for seed in range(8)]
-for _ in range(10):
+for _ in range(3):
     alone = [jax.jit(run)(each) for each in many]
     together = jax.pmap(run)(jax.tree.map(lambda *x: jnp.stack(x), *many))
     for d, (log_z, gradient) in enumerate(alone):
@@ -76,7 +79,7 @@ except jax.errors.JaxRuntimeError as error:
 """
 
 
-def output_of(program, *prefix, devices=1, seconds=240):
+def outputs_of(program, *prefix, devices=1, seconds=240):
     """Run a program in a process of its own; what hangs is ended and fails."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     run = subprocess.run(
@@ -88,35 +91,37 @@ def output_of(program, *prefix, devices=1, seconds=240):
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def expected():
-    """The bits of the eight problems, one after the other."""
-    return output_of(ONE_BY_ONE)
+@functools.cache
+def on_all_cores():
+    """The bits of the eight problems: one after the other, then at the same time."""
+    return outputs_of(ONE_BY_ONE + EIGHT_CALLERS + ONE_PROGRAM)
 
 
-@pytest.mark.parametrize(
-    "program", [EIGHT_CALLERS, ONE_PROGRAM], ids=["callers", "program"]
-)
-@pytest.mark.parametrize("cores", ["all", "one"])
-def test_at_the_same_time(program, cores, expected):
-    """The same bits on all cores and on one, whose pool has one thread; no deadlock."""
+def test_at_the_same_time():
+    """Eight callers, and eight calls of one program: the same bits; no deadlock."""
+    alone, callers, program = on_all_cores()
+    assert callers == alone
+    assert program == alone
+
+
+@pytest.mark.skipif(not shutil.which("taskset"), reason="there is no taskset here")
+def test_at_the_same_time_on_one_core():
+    """Whose pool has one thread: the bits that all cores find."""
     one = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
-    if cores == "one" and not shutil.which("taskset"):
-        pytest.skip("there is no taskset here")
-    assert output_of(program, *(one if cores == "one" else ())) == expected
+    assert outputs_of(EIGHT_CALLERS + ONE_PROGRAM, *one) == on_all_cores()[1:]
 
 
 def test_on_eight_devices():
     """Inside `pmap`, on devices that share one machine."""
-    assert output_of(EIGHT_DEVICES, devices=8) == "same"
+    assert outputs_of(EIGHT_DEVICES, devices=8) == ["same"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
 def test_memory_that_runs_out_is_an_error():
     """And not the end of the process."""
-    message = output_of(NO_MEMORY)
+    [message] = outputs_of(NO_MEMORY)
     assert "RESOURCE_EXHAUSTED" in message
     assert "out of memory for the lattices of 1 utterances" in message
