@@ -103,11 +103,13 @@ def made_up(kind, seed, wrong=0.0, count=8):
     return emissions.batch(kind, np.random.default_rng(seed), count, wrong=wrong)
 
 
-def inject(source, seeds, *, is_trained=True, squares=None):
+def inject(source, seeds, *, is_trained=True, is_reader=True, squares=None):
     """Return {fault: Counter of first codes} over faults, strengths and seeds."""
     matrix = {}
     for fault in FAULTS:
         if (not is_trained and not fault.untrained) or (fault.square and not squares):
+            continue
+        if fault.reader and not is_reader:
             continue
         make = squares if fault.square else source
         counts = matrix[fault] = collections.Counter()
@@ -210,7 +212,8 @@ def main():
     part("handwriting, untrained", inject(untrained, seeds, is_trained=False))
     for kind in emissions.TRAINED:
         source = functools.partial(made_up, kind)
-        part(f"made up, {kind}", inject(source, range(2)))
+        is_reader = kind not in emissions.INSERTING
+        part(f"made up, {kind}", inject(source, range(2), is_reader=is_reader))
 
     sources = {
         f"handwriting, {steps} steps": (functools.partial(lines_batch, steps), 40)

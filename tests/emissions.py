@@ -24,6 +24,7 @@ looks like: the transcript of another utterance fits better than the right one.
 import numpy as np
 
 TRAINED = ("peaky", "blurry", "overconfident")
+INSERTING = ("blurry",)  # hears four labels where three are said, or more
 CONFUSED = ("minimal pairs", "own lexicon")
 UNTRAINED = ("half", "plateau", "unigram", "untrained", "lopsided")
 KINDS = (*TRAINED, *CONFUSED, *UNTRAINED)
