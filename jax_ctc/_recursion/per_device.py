@@ -58,9 +58,15 @@ _choose = Primitive("ctc_per_device")
 _choose.multiple_results = True
 
 
-def _flat(function: Function, normalise: bool, *arrays: Any) -> list[Any]:
-    out = function(Problem(*arrays), normalise=normalise)
-    return list(out) if isinstance(out, tuple) else [out]
+@functools.cache
+def _flat(function: Function, normalise: bool) -> Callable[..., list[Any]]:
+    """Return the function of arrays alone, which is traced once for arrays as these."""
+
+    def flat(*arrays: Any) -> list[Any]:
+        out = function(Problem(*arrays), normalise=normalise)
+        return list(out) if isinstance(out, tuple) else [out]
+
+    return jax.jit(flat)
 
 
 @_choose.def_impl
@@ -113,11 +119,11 @@ batching.primitive_batchers[_choose] = _batch
 
 def _lower(context: Any, *values: Any, platform: str | None, **static: Any) -> Any:
     choice, normalise = static["choice"], static["normalise"]
-    function = functools.partial(_flat, choice.of(platform, is_kernel=False), normalise)
+    function = _flat(choice.of(platform, is_kernel=False), normalise)
     kernel = choice.of(platform, is_kernel=True)
     if not _is_exported(context):
         if _is_whole(context):
-            function = functools.partial(_flat, kernel, normalise)
+            function = _flat(kernel, normalise)
         elif platform in dict(choice.kernels) and _is_partitioned(context, platform):
             function = _split_by_batch(kernel, normalise, static["method"])
     return mlir.lower_fun(function, multiple_results=True)(context, *values)
@@ -177,7 +183,7 @@ _RESULTS = {
 @functools.cache
 def _split_by_batch(kernel: Function, normalise: bool, method: str) -> Any:
     """Return the kernel, which XLA may give each device its own utterances."""
-    local = functools.partial(_flat, kernel, normalise)
+    local = _flat(kernel, normalise)
 
     def partition(mesh: Any, arguments: Any, results: Any) -> Any:
         spec = arguments[0].sharding.spec
