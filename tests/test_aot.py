@@ -72,20 +72,7 @@ def test_a_tpus_compiler_counts_cycles(target):
 
 
 @pytest.mark.parametrize("target", [needs("v5e x 1")])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "wordpiece",
-        "long_form",
-        pytest.param(
-            "char",
-            marks=pytest.mark.xfail(
-                reason="few classes, as an argument, are copied into padded rows",
-                strict=True,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["char", "wordpiece", "long_form"])
 def test_a_tpu_holds_little(name, target):
     """A chunk's rows are cut out: what is only gathered from, it would turn round."""
     compiled = kernels.build(named(name), target, "blocked", "value_and_grad")

@@ -25,9 +25,10 @@ GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda, "tpu": tpu}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# Of `blocked`: what a turn of a loop has to start, an accelerator starts one by one. A
-# CPU's compiler would compute each frame anew for every output of those after it.
-FRAMES_PER_TURN = {"cuda": 6, "rocm": 6, "tpu": 4}
+# Of `blocked`: what a turn of a loop has to start, a GPU starts one by one. A CPU's
+# compiler would compute each frame anew for every output of those after it; a TPU's
+# counts the same cycles for any, and holds the least with one.
+FRAMES_PER_TURN = {"cuda": 6, "rocm": 6}
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
 
