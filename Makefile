@@ -33,10 +33,10 @@ help: ## list the targets
 demo: $(VENV)/.examples ## train a line reader on the spot; ARGS="--help" for options
 	$(BIN)/python -m examples.handwriting $(ARGS)
 
-test: $(VENV)/.test ## run the tests; ARGS="-k name" to choose some
+test: $(VENV)/.test ## run the tests in ten minutes; ARGS="-k name" to choose some
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-exhaustive: $(VENV)/.test ## run all tests, with those that show more of what others show
+exhaustive: $(VENV)/.test ## run every test, with those that show more of what others show
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 
 compat: $(VENV)/.compat ## run the tests beside PyTorch, Keras and TensorFlow: 2 GB of wheels
@@ -86,11 +86,11 @@ aot: $(VENV)/.aot ## compile for TPUs and GPUs that are not here; too big for ev
 ptx: $(VENV)/.ptx ## make the texts of the CUDA kernels anew, after a change of their source
 	$(BIN)/python -m tools.ptx
 
-check: $(VENV)/.dev ## what has to pass: format, lint, types, tests
+check: $(VENV)/.dev ## what has to pass: format, lint, types, tests, the slow ones too
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(MAKE) test
+	$(MAKE) test ARGS='-m "not exhaustive" $(ARGS)'
 
 format: $(VENV)/.dev ## rewrite the files as `make check` wants them
 	$(BIN)/ruff check --fix-only

@@ -48,6 +48,10 @@ def pytest_configure(config):
         "markers", "fast: for the edit loop, a minute in all; make test ARGS='-m fast'"
     )
     config.addinivalue_line(
+        "markers",
+        "slow: dear; `make check` runs them as well, and `make test` does not",
+    )
+    config.addinivalue_line(
         "markers", "exhaustive: more of what others show already; `make exhaustive`"
     )
     if jax.config.jax_compilation_cache_dir is None:

@@ -62,6 +62,7 @@ def shapes(sizes):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "sizes"),
     [

@@ -32,6 +32,7 @@ def page():
         yield namespace
 
 
+@pytest.mark.slow
 @pytest.mark.relaxed
 def test_gradients_are_finite_differences(page, x64):
     """Of every recipe whose teachers are other models; padded frames have no slope."""

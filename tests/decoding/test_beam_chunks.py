@@ -53,6 +53,7 @@ def test_the_same_bits_in_any_blocks(num_frames):
         same(found, expected)
 
 
+@pytest.mark.slow
 def test_the_same_bits_with_all_that_guides(model):
     """A language model, hotwords, a bonus, a limit, rerank, half precision."""
     logits = jnp.asarray(recording(75), jnp.bfloat16)

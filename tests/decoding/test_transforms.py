@@ -65,6 +65,7 @@ def expected(guides):
     return jax.device_get(jax.jit(everything)(guides, *batch()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "is_optimised",
     [
@@ -83,6 +84,7 @@ def test_vmap_is_the_batch(guides, expected, is_optimised):
     same(jax.tree.map(lambda x: x.reshape(B, *x.shape[3:]), cube), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", [False, more(True)], ids=["jit", "shard_map"])
 def test_a_sharded_batch_sends_nothing(guides, expected, mapped):
     """The same bits on 8 devices, without a collective."""
@@ -102,6 +104,7 @@ def test_a_sharded_batch_sends_nothing(guides, expected, mapped):
     assert found[0].labels.sharding.is_equivalent_to(NamedSharding(mesh, split), 3)
 
 
+@pytest.mark.slow
 def test_a_program_on_file_and_padding(guides, expected):
     """Exported, and called with more frames past the lengths, whatever they hold."""
     logits, lengths = batch()
@@ -139,6 +142,7 @@ def test_a_step_of_a_scan_and_no_derivative(guides, expected):
     same(greedy, expected[1])
 
 
+@pytest.mark.slow
 def test_float64_and_debug_nans(guides, x64):
     """float64 in, float64 out; no NaN is made of finite scores."""
     logits, lengths = batch(np.float64)

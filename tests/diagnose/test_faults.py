@@ -51,6 +51,7 @@ def test_the_first_finding_is_the_fault(matrices, reader):
         assert counts[fault.code] > runs / 2 or not runs, (fault, counts)
 
 
+@pytest.mark.slow
 @pytest.mark.relaxed
 @pytest.mark.parametrize(
     ("steps", "count"), [(0, 4), more(0, 20), more(20, 20), more(confusion.STEPS, 20)]
@@ -68,6 +69,7 @@ def test_a_shuffle_of_short_transcripts():
     assert confusion.shuffles_found(1, confusion.BATCH, [0]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [x if x == "peaky" else more(x) for x in emissions.TRAINED]
 )
@@ -79,6 +81,7 @@ def test_other_models_have_the_same_faults(kind):
     assert confusion.rate(matrix) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [more(0.0), 0.25])
 @pytest.mark.parametrize("kind", emissions.KINDS)
 def test_other_models_stay_clean(kind, wrong):
@@ -87,6 +90,7 @@ def test_other_models_stay_clean(kind, wrong):
     assert set(confusion.clean(source, range(4))) == {confusion.NOTHING}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, more(8), more(16), 64])
 @pytest.mark.parametrize("kind", emissions.CONFUSED)
 def test_errors_are_no_shuffle(kind, count):

@@ -152,6 +152,7 @@ for kind in ("Auto", "Explicit"):
 """
 
 
+@pytest.mark.slow
 def test_two_processes():
     """Each looks at its own four utterances; none waits for the other."""
     with reserved_port() as port:
@@ -272,6 +273,7 @@ def test_ctrl_c_does_not_wait_for_a_diagnosis(kind):
     assert "FATAL" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["error", "forgotten"])
 def test_other_ends_wait_for_the_report(kind):
     """It may say why; and a forgotten `close` costs no report either."""

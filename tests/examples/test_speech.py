@@ -96,6 +96,7 @@ def test_the_word_model_prefers_what_is_said():
     assert float(said) > float(unsaid) + 2
 
 
+@pytest.mark.slow
 def test_training_accumulates_and_resumes(batch, tmp_path, monkeypatch):
     """Only a last micro-batch moves the model; a run that broke off loses no bit."""
     monkeypatch.setattr(model, "CHANNELS", 8)

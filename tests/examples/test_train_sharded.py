@@ -28,7 +28,11 @@ SETTINGS = {"steps": 50, "seed": 0, "batch_size": 16, "checkpoint_every": 10}
 WHOLE = SETTINGS | {"checkpoint_every": SETTINGS["steps"]}
 
 # Flax, Orbax and TensorStore under strict JAX are their own business.
-pytestmark = [pytest.mark.relaxed, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.relaxed,
+    pytest.mark.filterwarnings("default"),
+]
 
 
 def losses(out):

@@ -92,6 +92,7 @@ def test_value_and_every_derivative(transform, x64):
     assert not of_features[np.arange(T) >= LOGIT_LENGTHS[:, None]].any()
 
 
+@pytest.mark.slow
 def test_scan_has_the_same_gradient_without_a_bias(x64):
     """By autodiff of the specification; reverse over reverse too."""
     features, kernel, _ = problem()
@@ -206,6 +207,7 @@ def test_confident_models(is_tied, monkeypatch):
     assert np.abs(gradient - exact_gradient).max() <= 3e-7
 
 
+@pytest.mark.slow
 def test_gradients_are_as_good_as_float64(x64):
     """float32: within 2e-6 of the largest entry, of features, kernel and bias alike."""
     rng = np.random.default_rng(6)
@@ -326,6 +328,7 @@ def test_frames_beyond_the_longest_are_skipped():
     assert len(made) == LOGIT_LENGTHS.max() // 2 * blocks_of_classes
 
 
+@pytest.mark.slow
 @pytest.mark.as_planned
 def test_memory_does_not_grow_with_classes_times_frames(monkeypatch):
     """Temporaries beyond two kernels: less than a tenth of the logits, at any T."""

@@ -36,6 +36,7 @@ def errors(loss, gradient, exact):
     return np.abs(loss - exact[0]).max(), np.abs(gradient - exact[1]).max()
 
 
+@pytest.mark.slow
 @pytest.mark.relaxed
 @pytest.mark.parametrize(
     "case",

@@ -72,6 +72,7 @@ def test_first_order(case):
     close(jax.jit(jax.grad(jax.checkpoint(f)))(logits), gradient)
 
 
+@pytest.mark.slow
 def test_second_order(case):
     """Forward over reverse and reverse over reverse agree with finite differences."""
     logits, rest, tangent = case
@@ -100,6 +101,7 @@ def test_second_order(case):
     np.testing.assert_array_equal(product[is_padding], 0)
 
 
+@pytest.mark.slow
 def test_hessian(case):
     """The Hessian of one utterance: symmetric, and its products are the HVP's."""
     logits, rest, tangent = case

@@ -125,6 +125,7 @@ def reference(implementation, is_curved):
     return (tangent, *jax.device_get(function(arguments[0], tangent, *arguments[1:])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "implementation", "is_curved"),
     [

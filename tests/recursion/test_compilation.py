@@ -152,6 +152,7 @@ def close(found, expected):
     )
 
 
+@pytest.mark.slow
 def test_alignments_of_a_sharded_batch_communicate_nothing():
     """8 devices, no collective, the same answers."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -276,6 +277,7 @@ def temporaries(*shape, dtype=jnp.float32):
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.as_planned
 def test_memory_grows_with_the_root_of_time():
     """Four times the frames, twice the temporaries; small beside the logits.
@@ -397,6 +399,7 @@ def test_the_named_implementation_runs(implementation):
     assert ("bitcast_convert" in text) == ((implementation or default) == "blocked")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("utterances", "labels"), [(8, 0), (0, 2)])
 def test_empty_shapes_in_shard_map(utterances, labels):
     """No labels, or no utterances: arrays of size 0 vary like the others."""

@@ -64,6 +64,7 @@ def run_from(folder, python=sys.executable):
     return value, gradient, refusal
 
 
+@pytest.mark.slow
 def test_without_a_compiler_everything_works(tmp_path):
     """`CXX=/bin/false pip install .` succeeds; the kernel says why it is not there."""
     output = pip("install", "-v", "--target", str(tmp_path), CXX="/bin/false")

@@ -60,6 +60,7 @@ def build(request, tmp_path_factory):
     return folder / "test", batches
 
 
+@pytest.mark.slow
 def test_random_batches(build):
     """Values, gradients, paths; bad integers; threads; narrow floats; large arrays."""
     program, batches = build

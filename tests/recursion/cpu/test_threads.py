@@ -107,6 +107,7 @@ def test_at_the_same_time():
     assert program == alone
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("taskset"), reason="there is no taskset here")
 def test_at_the_same_time_on_one_core():
     """Whose pool has one thread: the bits that all cores find."""
@@ -114,11 +115,13 @@ def test_at_the_same_time_on_one_core():
     assert outputs_of(EIGHT_CALLERS + ONE_PROGRAM, *one) == on_all_cores()[1:]
 
 
+@pytest.mark.slow
 def test_on_eight_devices():
     """Inside `pmap`, on devices that share one machine."""
     assert outputs_of(EIGHT_DEVICES, devices=8) == ["same"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
 def test_memory_that_runs_out_is_an_error():
     """And not the end of the process."""

@@ -83,6 +83,7 @@ def sanitized(name, without=-1):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [x if n == 1 else more(x) for n, x in enumerate(PROBLEMS)]
 )
@@ -93,6 +94,7 @@ def test_no_races(name):
     assert float(run.stdout.splitlines()[0]) < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("barrier", "name"), BARRIERS.items(), ids=lambda x: str(x))
 def test_every_barrier_is_needed(barrier, name):
     """One of them left out, a race is found."""

@@ -44,6 +44,7 @@ def both(interpret):
     return end, kernels.backward(frames, marks, scale, careful(column(slots, U)), cut)
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
 def test_no_races_and_nothing_uninitialised():
     """And the answer is that of the other interpreter, to the bit."""

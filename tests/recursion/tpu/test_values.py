@@ -106,6 +106,7 @@ def shortened(name, frames, labels):
     return logits[:, :frames], ids[:, :labels], *full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [more("normal"), "normal_times_5"])
 def test_long(guest, name):
     """Shortened from 4,000 frames; three chunks, of which the last reaches back."""
@@ -133,11 +134,13 @@ def test_confident_models(guest, margin):
     check((logits, labels, lengths, counts), atol=3e-7)
 
 
+@pytest.mark.slow
 def test_very_long(guest):
     """Shortened from 20,000 frames and 2,000 labels; one utterance has all lanes."""
     check(shortened("very_long", 1000, 100))
 
 
+@pytest.mark.slow
 def test_two_tiles(guest):
     """All lanes taken, and two utterances more, in a tile of their own."""
     check(batch_of(130, 24, 5, 6, is_ragged=True))
