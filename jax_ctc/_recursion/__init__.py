@@ -27,7 +27,8 @@ PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 # Of `blocked`: what a turn of a loop has to start, a GPU starts one by one. A CPU's
 # compiler would compute each frame anew for every output of those after it; a TPU's
-# counts the same cycles for any, and holds the least with one.
+# counts as many cycles for four as for one (of one utterance's value alone, fewer), and
+# holds the least with one.
 FRAMES_PER_TURN = {"cuda": 6, "rocm": 6}
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
