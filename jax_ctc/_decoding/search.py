@@ -181,8 +181,6 @@ def _near_the_best(plan: Plan, beam: Beam) -> Beam:
 
 def _open(plan: Plan, beam: Beam) -> Beam:
     """Return the beam without the prefixes that may not be longer."""
-    if plan.max_labels is None:
-        return beam
     is_open = _is_open(plan, beam.length)
     blank, total = (jnp.where(is_open, x, -jnp.inf) for x in (beam.blank, beam.total))
     return beam._replace(blank=blank, total=total)
@@ -190,6 +188,8 @@ def _open(plan: Plan, beam: Beam) -> Beam:
 
 def _is_open(plan: Plan, length: Int[Array, " W"]) -> Bool[Array, " W"]:
     """Tell which prefixes may be longer."""
+    if plan.max_labels is None:
+        return jnp.ones_like(length, bool)
     return length < plan.max_labels
 
 
