@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._decoding.names import Name, constant
@@ -50,15 +51,22 @@ def at(tree: Any, index: Int[Array, " M"]) -> Any:
 
     Arrays of one dtype are read side by side: one operation, not one for each.
     """
-    leaves, treedef = jax.tree.flatten(tree)
+    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, tree))
     found: list[Any] = [None] * len(leaves)
-    for dtype in {leaf.dtype for leaf in leaves}:
-        places = [n for n, leaf in enumerate(leaves) if leaf.dtype == dtype]
-        columns = jnp.stack([leaves[n] for n in places], axis=-1)
+    bits = [_bits(leaf) for leaf in leaves]
+    for dtype in {each.dtype for each in bits}:
+        places = [n for n, each in enumerate(bits) if each.dtype == dtype]
+        columns = jnp.stack([bits[n] for n in places], axis=-1)
         columns = columns.at[index].get(mode="promise_in_bounds")
         for column, n in enumerate(places):
-            found[n] = columns[..., column]
+            found[n] = lax.bitcast_convert_type(columns[..., column], leaves[n].dtype)
     return jax.tree.unflatten(treedef, found)
+
+
+def _bits(array: jax.Array) -> jax.Array:
+    """Return the parts of names as the integers that labels are."""
+    is_name = array.dtype == jnp.uint32
+    return lax.bitcast_convert_type(array, jnp.int32) if is_name else array
 
 
 def where(condition: Any, this: Any, other: Any) -> Any:

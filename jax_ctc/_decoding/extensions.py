@@ -1,58 +1,67 @@
-"""Prefixes that are longer by one label, and what each is worth."""
+"""What may be in the next beam: prefixes that stay, and those with one more label."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jax_ctc._decoding.beams import Beam, at
 from jax_ctc._decoding.frames import Frame
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.pruning import Candidates
-from jax_ctc._numbers.masks import positions
 
 
-class Extensions(NamedTuple):
-    """Those that a frame looks at, in the order of `pruning.Candidates`."""
+class Rivals(NamedTuple):
+    """The W that stay, and then extensions in the order of `pruning.Candidates`."""
 
-    total: Float[Array, " M"]
-    extra: Float[Array, " M"]  # what the guide adds to the total
+    rated: Float[Array, " n"]  # the total, and what the guide adds to it
+    extra: Float[Array, " n"]  # which is this
 
 
 def extend(
     looked_at: Candidates,
     guide: Guide,
     beam: Beam,
-    may_extend: Bool[Array, " W"],
     frame: Frame,
+    stay: Float[Array, " W"],
     parent: Int[Array, " W"],
-) -> Extensions:
+) -> Rivals:
     """Extend each prefix by the frame's best labels.
 
-    parent: the place in the beam of each prefix's parent, -1 where it is not there.
+    stay: the totals of the prefixes that stay; parent: the place in the beam of each
+    prefix's parent, -1 where it is not there.
     """
-    prefix = jnp.where(may_extend, beam.total, -jnp.inf)
-    totals, extras = [], []
+    totals, extras = [stay], [beam.extra]
     for first, rows, columns in looked_at.blocks:
-        some = slice(first, first + rows)
-        states = jax.tree.map(lambda x, some=some: x[some], beam.states)
-        gain = guide.score(states, frame.labels[:columns], prefix)
-        extra = jnp.broadcast_to(beam.extra[some, None] + gain, (rows, columns))
+        some: Beam = jax.tree.map(lambda x, i=first, n=rows: x[i : i + n], beam)
+        labels = frame.labels[:columns]
+        gain = guide.score(some.states, labels, stay)
+        extra = jnp.broadcast_to(some.extra[:, None] + gain, (rows, columns))
         extras.append(extra.reshape(-1))
-        totals.append((prefix[some, None] + frame.best[None, :columns]).reshape(-1))
-    total = jnp.concatenate(totals)
+        last, blank, total = (x[:, None] for x in (some.last, some.blank, some.total))
+        total = longer(last, blank, total, labels[None], frame.best[None, :columns])
+        totals.append(total.reshape(-1))
+    extra = jnp.concatenate(extras)
+    rated = jnp.concatenate(totals) + extra
 
-    # Its own last label again is a repeat, which follows only a blank. What is in the
-    # beam already is not found again.
-    last = jnp.maximum(beam.last, 0)
-    rank = jnp.where(beam.last >= 0, at(frame.rank, last), looked_at.num_classes)
-    own = positions(prefix.shape[0])
-    repeat = jnp.where(may_extend, beam.blank, -jnp.inf) + at(frame.row, last)
-    row = jnp.concatenate([own, jnp.maximum(parent, 0)])
-    rank = jnp.concatenate([rank, jnp.where(parent >= 0, rank, looked_at.num_classes)])
-    start, count = at((jnp.asarray(looked_at.start), jnp.asarray(looked_at.count)), row)
-    place = jnp.where(rank < count, start + rank, total.shape[0])
-    most = jnp.concatenate([repeat, jnp.full_like(repeat, -jnp.inf)])
-    total = total.at[place].min(most, mode="drop")
-    return Extensions(total, jnp.concatenate(extras))
+    # What is in the beam already is not found again.
+    rank = at(frame.rank, jnp.maximum(beam.last, 0))
+    start, count = at((looked_at.start, looked_at.count), jnp.maximum(parent, 0))
+    is_there = (parent >= 0) & (rank < count)
+    place = jnp.where(is_there, stay.shape[0] + start + rank, rated.shape[0])
+    return Rivals(rated.at[place].set(-jnp.inf, mode="drop"), extra)
+
+
+def longer(
+    last: Int[Array, "..."],
+    blank: Float[Array, "..."],
+    total: Float[Array, "..."],
+    label: Int[Array, "..."],
+    score: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    """Return the totals of prefixes that are longer by a label.
+
+    Their own last label again is a repeat, which follows only a blank.
+    """
+    return jnp.where(label == last, blank, total) + score

@@ -48,7 +48,7 @@ def look(
     first, num_rows = rows_of_chunk(start, size, scores.shape[1])
     frames = start + positions(size)
     rows = rows_of(scores, first, num_rows)
-    row = jnp.take(rows, jnp.minimum(frames - first, num_rows - 1), axis=1)
+    row = jnp.take(rows, jnp.minimum(frames - first, num_rows - 1), axis=1, mode="clip")
     row = jnp.moveaxis(row, 1, 0)  # [C, B, V]
     found = normaliser.of(row)
     is_live = frames[:, None] < lengths[None, :]

@@ -23,6 +23,7 @@ from jax_ctc._numbers.masks import positions
 _WORD = 32  # bits of the numbers that masks are packed into
 _STRIPES = 32  # that a row is counted in, at most: each is an operation of the program
 _UNROLL = 8
+_PAIRS = 16  # that are compared all at once, at most
 
 
 def largest(
@@ -32,9 +33,8 @@ def largest(
 
     The first of equals goes first, on every platform; -0 equals 0. k is at most n.
     """
-    values = jnp.where(values == 0, 0, values)
     index = by_platform(
-        values,
+        jnp.where(values == 0, 0, values),
         cpu=functools.partial(_largest_on_cpu, k=k),
         gpu=functools.partial(_largest_by_sorting, k=k),
         default=lambda values: lax.top_k(values, k)[1].astype(jnp.int32),
@@ -146,6 +146,13 @@ def _ranks(keys: Int[Array, "... n"]) -> Int[Array, "... n"]:
     """Return how many are larger than each, or equal and before it."""
     n = keys.shape[-1]
     place = positions(n, keys.ndim)
+
+    if n <= _PAIRS:  # all at once: one operation to compile
+        other, its_place = keys[..., None], positions(n)[:, None]
+        is_earlier = (its_place < positions(n, 2)).reshape(place.shape[:-1] + (n, n))
+        one = keys[..., None, :]
+        is_before = jnp.where(is_earlier, other >= one, other > one)
+        return jnp.sum(is_before, axis=-2, dtype=jnp.int32)
 
     def compare(other: Any, ranks: jax.Array) -> jax.Array:
         key = lax.dynamic_slice_in_dim(keys, other, 1, axis=-1)

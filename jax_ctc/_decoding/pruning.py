@@ -10,11 +10,13 @@ it only if
     i (r - 1) - 1 < W
 
 and nothing is lost by looking at r <= 1 + (W + 1) / i alone. Rows are taken in blocks,
-i from 2**k to 2**(k+1) - 1, with as many classes as the first of them needs: a block is
-an outer sum, which costs less than the few candidates that it has too many.
+each of about four times as many as the one before, with as many classes as the first of
+them needs: a block is an outer sum, which costs less than the few candidates that it
+has too many, and each is compiled.
 
 A language model has another opinion of every prefix, so the proof fails. There the same
-hyperbola is drawn wider, by `slack`: i (r - 1) <= slack * W.
+hyperbola is drawn wider, by `slack`: i (r - 1) <= slack * W, and closer, in blocks that
+double: there a candidate costs a lookup.
 """
 
 from typing import NamedTuple
@@ -50,13 +52,18 @@ def candidates(width: int, num_labels: int, slack: int | None) -> Candidates:
 
     slack: 1 loses nothing without a language model; None looks at everything.
     """
+    growth = 3 if slack == 1 else 1  # as above
     blocks, first = [], 0
     while first < width:
-        rows = min(first + 1, width - first)
+        rows = min(growth * first + 1, width - first)
         columns = num_labels
         if slack is not None:
             columns = min(columns, 1 + slack * width // (first + 1))
-        blocks.append(Block(first, rows, columns))
+        if blocks and blocks[-1].columns == columns:
+            before = blocks.pop()
+            blocks.append(Block(before.first, before.rows + rows, columns))
+        else:
+            blocks.append(Block(first, rows, columns))
         first += rows
     count = np.concatenate([np.full(b.rows, b.columns, np.int32) for b in blocks])
     start = np.cumsum(count, dtype=np.int32) - count

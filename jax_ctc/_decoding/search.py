@@ -25,9 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._decoding import beams
+from jax_ctc._decoding import beams, extensions
 from jax_ctc._decoding.beams import Beam, add_logs, at, where
-from jax_ctc._decoding.extensions import extend
 from jax_ctc._decoding.frames import Frame, look
 from jax_ctc._decoding.guide import Guide
 from jax_ctc._decoding.largest import largest
@@ -132,21 +131,25 @@ def step(
     stay_blank = beam.total + frame.blank
     stay_label = add_logs(beam.label, parents.mass) + y_last
     stay = add_logs(stay_blank, stay_label)
-    may_extend = _is_open(plan, beam.length)
-    extensions = extend(looked_at, guide, beam, may_extend, frame, parents.place)
-
-    rated = jnp.concatenate([stay + beam.extra, extensions.total + extensions.extra])
-    _, index = largest(rated, width)
-    is_stay, source, number = _read(looked_at, index)
+    may_extend = _open(plan, beam)
+    rivals = extensions.extend(looked_at, guide, may_extend, frame, stay, parents.place)
+    rated, index = largest(rivals.rated, width)
     if plan.max_labels is not None:
+        is_stay, source, _ = _read(looked_at, index)
         length = at(beam.length, source) + (~is_stay).astype(jnp.int32)
-        _, order = largest(_is_open(plan, length).astype(rated.dtype), width)
-        is_stay, source, number = at((is_stay, source, number), order)
+        _, order = largest(_is_open(plan, length).astype(stay.dtype), width)
+        rated, index = at((rated, index), order)
+    is_stay, source, column = _read(looked_at, index)
 
     old, stay, stay_blank, stay_label = at((beam, stay, stay_blank, stay_label), source)
-    label = at(frame.labels, at(jnp.asarray(looked_at.column), number))
-    total, extra = at(extensions, number)
-    total = jnp.where(is_stay, stay, total)
+    label, score = at((frame.labels, frame.best), column)
+    total = extensions.longer(old.last, old.blank, old.total, label, score)
+    total = jnp.where(is_stay, stay, jnp.where(rated > -jnp.inf, total, -jnp.inf))
+    if guide.models:
+        extra = at(rivals.extra, index)
+    else:  # every label is worth the same: nothing to look up
+        bonus = guide.score((), frame.labels, stay)
+        extra = jnp.where(is_stay, old.extra, old.extra + bonus)
     shift = jnp.max(total)
     shift = jnp.where(shift > -jnp.inf, shift, 0)
     beam = Beam(
@@ -157,7 +160,7 @@ def step(
         length=old.length + (~is_stay).astype(jnp.int32),
         name=where(is_stay, old.name, longer(old.name, label)),
         parent=where(is_stay, old.parent, old.name),
-        extra=jnp.where(is_stay, old.extra, extra),
+        extra=extra,
         states=where(is_stay, old.states, guide.advance(old.states, label)),
     )
     kept = pack(source, jnp.where(is_stay, -1, label), num_classes)
@@ -176,6 +179,13 @@ def _near_the_best(plan: Plan, beam: Beam) -> Beam:
     return beam._replace(blank=blank, label=label, total=total)
 
 
+def _open(plan: Plan, beam: Beam) -> Beam:
+    """Return the beam without the prefixes that may not be longer."""
+    is_open = _is_open(plan, beam.length)
+    blank, total = (jnp.where(is_open, x, -jnp.inf) for x in (beam.blank, beam.total))
+    return beam._replace(blank=blank, total=total)
+
+
 def _is_open(plan: Plan, length: Int[Array, " W"]) -> Bool[Array, " W"]:
     """Tell which prefixes may be longer."""
     if plan.max_labels is None:
@@ -186,9 +196,8 @@ def _is_open(plan: Plan, length: Int[Array, " W"]) -> Bool[Array, " W"]:
 def _read(
     looked_at: Candidates, index: Int[Array, " W"]
 ) -> tuple[Bool[Array, " W"], Int[Array, " W"], Int[Array, " W"]]:
-    """Tell which stay, whence each comes, and the number of its extension."""
+    """Tell which stay, whence each comes, and the rank of its label if it is new."""
     width = looked_at.start.shape[0]
     is_stay = index < width
-    number = jnp.maximum(index - width, 0)
-    source = at(jnp.asarray(looked_at.row), number)
-    return is_stay, jnp.where(is_stay, index, source), number
+    row, column = at((looked_at.row, looked_at.column), jnp.maximum(index - width, 0))
+    return is_stay, jnp.where(is_stay, index, row), column

@@ -37,19 +37,18 @@ def read_labels(
     are still to come.
     """
 
+    def write(row: Any, at: Any, label: Any) -> Any:
+        return row.at[at[None]].set(label[None], mode="drop")
+
     def back(carry: tuple, packed: Int[Array, "B W"]) -> tuple:
-        place, left = carry
+        place, left, labels = carry
         here = jnp.take_along_axis(packed, place, axis=1, mode="promise_in_bounds")
         place, label = unpack(here, num_classes)
-        is_label = label >= 0
-        left = left - is_label.astype(jnp.int32)
-        return (place, left), (label, jnp.where(is_label, left, max_labels))
+        left = left - (label >= 0).astype(jnp.int32)
+        at = jnp.where(label >= 0, left, max_labels)
+        labels = jax.vmap(jax.vmap(write))(labels, at, label)
+        return (place, left, labels), None
 
-    _, (label, at) = steady_scan(back, (place, lengths), kept, reverse=True)
-
-    def write(label: Int[Array, " F"], at: Int[Array, " F"]) -> Any:
-        empty = jnp.full_like(label, PADDING, shape=(max_labels,))
-        return empty.at[at].set(label, mode="drop")
-
-    over_hypotheses = jax.vmap(write, in_axes=1)
-    return jax.vmap(over_hypotheses, in_axes=1)(label, at)
+    empty = jnp.full((*place.shape, max_labels), PADDING, jnp.int32)
+    (_, _, labels), _ = steady_scan(back, (place, lengths, empty), kept, reverse=True)
+    return labels
