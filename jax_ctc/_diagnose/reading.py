@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from jax_ctc import _recursion
 from jax_ctc._diagnose.batch import live_frames
 from jax_ctc._diagnose.guess import frequencies, log_guess
+from jax_ctc._diagnose.quickly import ONCE, jit_quickly
 from jax_ctc._diagnose.worker import checkpoint
 from jax_ctc._lattice.problem import build
 from jax_ctc._loss.losses import ctc_loss_with_status
@@ -135,7 +135,7 @@ def log_prefixes(reading: Reading) -> np.ndarray:
     )
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@jit_quickly(ONCE, static_argnums=3)
 def _prefixes(
     log_probs: Float[Array, "B T V"],
     labels: Int[Array, "B U"],
