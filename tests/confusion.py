@@ -14,11 +14,13 @@ import collections
 import dataclasses
 import functools
 import sys
+import time
 from typing import Literal
 
 import numpy as np
 import tyro
 
+import jax_ctc
 from jax_ctc._checks.status import Status
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.doctor import examine
@@ -102,6 +104,13 @@ def clean(source, seeds):
     return counts
 
 
+def seconds(batch):
+    """Return the processor's and the wall's seconds of a whole diagnosis."""
+    processor, wall = time.process_time(), time.perf_counter()
+    jax_ctc.diagnose(**batch)
+    return time.process_time() - processor, time.perf_counter() - wall
+
+
 def shuffles_found(digits, count, seeds):
     """Return how often a shuffle of a whole batch of so short lines is found."""
     [fault] = [fault for fault in FAULTS if fault.inject is pairs_shuffled]
@@ -144,19 +153,21 @@ def table(matrices):
     """
     lines = []
     for fault in dict.fromkeys(fault for m in matrices.values() for fault in m):
-        columns, others = "", []
-        for size, matrix in matrices.items():
-            counts = matrix.get(fault, collections.Counter())
+        each = [
+            matrix.get(fault, collections.Counter()) for matrix in matrices.values()
+        ]
+        columns = ""
+        for counts in each:
             found = f"{counts[fault.code]} of {counts.total():>2}" if counts else "-"
-            columns += f"{found:>9}"
-            where = f" (B = {size})" if len(matrices) > 1 else ""
-            others += [
-                f"{'nothing' if code == NOTHING else code} {n}{where}"
-                for code, n in counts.items()
-                if code != fault.code
-            ]
+            columns += f"{found:>10}"
+        others = [
+            f"{'nothing' if code == NOTHING else code} "
+            + "/".join(str(counts[code]) for counts in each)
+            for code in dict.fromkeys(code for counts in each for code in counts)
+            if code != fault.code
+        ]
         others += ["(faint)"] if fault.faint else []
-        row = f"  {fault.code:<24}{fault.name:<20}{columns}  {', '.join(others)}"
+        row = f"  {fault.code:<24}{fault.name:<19}{columns}  {', '.join(others)}"
         lines.append(row.rstrip())
     return "\n".join(lines)
 
@@ -238,6 +249,14 @@ def main(options):
     print_now = functools.partial(print, flush=True)
     is_good = True
     for name, (source, squares, told) in sources(options.model).items():
+        batch = source(0, count=max(options.batch))
+        shape = "×".join(map(str, (*batch["logits"].shape, batch["labels"].shape[1])))
+        for which in ("first", "second"):
+            processor, wall = seconds(batch)
+            print_now(
+                f"{name}, {which} diagnosis of {shape}: {processor:.1f} s of processor,"
+                f" {wall:.1f} s"
+            )
         seeds = range(2 if name.startswith("made up") else options.seeds)
         matrices = matrices_of(source, squares, told, options.batch, seeds)
         print_now(

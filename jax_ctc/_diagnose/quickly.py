@@ -20,7 +20,7 @@ _QUICKLY = {
 }
 
 
-def jit_quickly(level: int, static_argnums: int | tuple[int, ...]) -> Callable:
+def jit_quickly(level: int, static_argnums: int | tuple[int, ...] = ()) -> Callable:
     """Return a decorator as `jax.jit`; an accelerator's programs are as ever."""
 
     def decorate(function: Callable) -> Callable:

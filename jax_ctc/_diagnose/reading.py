@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from jax_ctc import _recursion
 from jax_ctc._diagnose.batch import live_frames
 from jax_ctc._diagnose.guess import frequencies, log_guess
-from jax_ctc._diagnose.quickly import ONCE, jit_quickly
+from jax_ctc._diagnose.quickly import OFTEN, ONCE, jit_quickly
 from jax_ctc._diagnose.worker import checkpoint
 from jax_ctc._lattice.problem import build
 from jax_ctc._loss.losses import ctc_loss_with_status
@@ -49,8 +49,8 @@ class Reading:
     def _scored(self) -> tuple[np.ndarray, np.ndarray]:
         checkpoint()
         # Blank 0 always, so that readings that differ in it share one compilation.
-        loss, status = ctc_loss_with_status(
-            jnp.asarray(_swap_columns(self.log_probs, self.blank_id)),
+        loss, status = _loss(
+            _swap_columns(self.log_probs, self.blank_id),
             _swap_ids(self.labels, self.blank_id),
             self.logit_lengths,
             self.label_lengths,
@@ -119,6 +119,17 @@ class Reading:
     def knows(self) -> np.ndarray:
         """[B] log p(labels) - log guess: what the scores know of the transcript."""
         return known(self, self.labels, self.label_lengths, self.log_p)
+
+
+@jit_quickly(OFTEN)
+def _loss(
+    log_probs: Float[Array, "B T V"],
+    labels: Int[Array, "B U"],
+    logit_lengths: Int[Array, " B"],
+    label_lengths: Int[Array, " B"],
+) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
+    """Return loss and status, blank 0."""
+    return ctc_loss_with_status(log_probs, labels, logit_lengths, label_lengths)
 
 
 def log_prefixes(reading: Reading) -> np.ndarray:

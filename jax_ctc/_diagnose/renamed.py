@@ -84,8 +84,9 @@ def renamed(base: Reading) -> tuple[Finding, Reading] | None:
         code = "LABELS_RENAMED"
         message = (
             f"the scores read the transcripts by other numbers, {len(moved)} classes"
-            " are renamed: labels were made with another vocabulary, or the same in"
-            " another order, than the model's; make both from one file"
+            " are renamed: labels were made with another vocabulary than the model's,"
+            " with the same in another order, or in the other case of its letters;"
+            " make both from one file, and pass `vocabulary` to see letters"
         )
     finding = Finding(code, ERROR, tuple(rows), evidence, message)
     return finding, reading
