@@ -20,12 +20,14 @@ _QUICKLY = {
 }
 
 
-def jit_quickly(level: int, static_argnums: int | tuple[int, ...] = ()) -> Callable:
+def jit_quickly(
+    level: int, static_argnums: int | tuple[int, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator as `jax.jit`; an accelerator's programs are as ever."""
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.cache
-        def compiled(platform: str) -> Callable:
+        def compiled(platform: str) -> Callable[..., Any]:
             options = _known_options(level) if platform == "cpu" else None
             return jax.jit(
                 function, static_argnums=static_argnums, compiler_options=options
