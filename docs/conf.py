@@ -31,7 +31,7 @@ napoleon_use_rtype = False
 napoleon_attr_annotations = False
 napoleon_custom_sections = ["Results", "Status", "Numerics", "Cost", "Differs"]
 default_role = "literal"
-smartquotes = False  # "inf" is what one types
+smartquotes_action = "D"  # dashes only: "inf" is what one types
 
 # `make docs ARGS="-b linkcheck"`. What a DOI or a review leads to turns programs away.
 linkcheck_ignore = [r"https://(doi\.org|openreview\.net)/"]

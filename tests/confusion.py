@@ -1,33 +1,36 @@
 """The doctor's confusion matrix: which code comes first when a fault is injected.
 
-    python -m tests.confusion
+    python -m tests.confusion                              # lines of digits, made up
+    python -m tests.confusion --model speech --batch 3 8 16
 
-trains the demo's line reader for a few seconds, keeps one that is not trained, and
-injects every fault of `tests/faults.py` at every strength into batches of held-out
-lines; then the same for the made-up models of `tests/emissions.py`, which have other
-habits than a reader of handwriting. `tests/diagnose/test_faults.py` runs a part of it.
+trains the readers of the examples, keeps one of handwriting that is not trained, and
+injects every fault of `tests/faults.py` at every strength into batches of what they
+read and were not trained on; then the same for the made-up models of
+`tests/emissions.py`, which have other habits. The speech example's reader takes three
+minutes. `tests/diagnose/test_faults.py` runs a part of it.
 """
 
 import collections
+import dataclasses
 import functools
 import sys
+import time
+from typing import Literal
 
 import numpy as np
-from flax import nnx
+import tyro
 
-from examples.handwriting.lines import compose_lines, load_split
-from examples.handwriting.model import LineReader
-from examples.handwriting.train import make_optimizer, read_lines, train_step
+import jax_ctc
 from jax_ctc._checks.status import Status
 from jax_ctc._diagnose.batch import read_batch
 from jax_ctc._diagnose.doctor import examine
 from jax_ctc._loss.losses import ctc_loss_with_status
 from tests import emissions
 from tests.faults import FAULTS, pairs_shuffled
+from tests.readers import BATCH, STAGES, STEPS, handwriting, lefts, some, speech
 
-STEPS = 150  # enough to read nineteen digits of twenty; a few seconds
-STAGES = (0, 5, 20, 40, 80, STEPS)
-NUM_LINES, BATCH, SQUARE = 384, 16, 56
+# Utterances, and frames that hold them, where two axes have to be of one size.
+SQUARE, SPEECH_SQUARE = 56, 80
 NOTHING = "-"
 
 
@@ -38,7 +41,7 @@ def findings(batch):
         options.pop(name)
         for name in ("logits", "labels", "logit_lengths", "label_lengths")
     ]
-    given = read_batch(tuple(arrays), vocabulary=None, **options)
+    given = read_batch(tuple(arrays), **{"vocabulary": None, **options})
     _, status = ctc_loss_with_status(
         given.scores,
         given.labels,
@@ -49,53 +52,23 @@ def findings(batch):
     return examine(given, np.asarray(status))
 
 
-@functools.cache
-def handwriting(seed=0):
-    """Return {steps: [N, T, 12] logits} of a reader as it learns, and the N lines.
-
-    The lines are held out; the last of the classes is one that nobody uses.
-    """
-    training, held_out = load_split()
-    model = LineReader(rngs=nnx.Rngs(seed))
-    optimizer = make_optimizer(model, STEPS)
-    rng = np.random.default_rng(seed)
-    lines = compose_lines(np.random.default_rng(1), held_out, NUM_LINES)
-    logits = {}
-    for step in range(STEPS + 1):
-        if step in STAGES:
-            read = np.asarray(read_lines(model, lines))
-            unused = read.mean(2, keepdims=True) - 5
-            logits[step] = np.concatenate([read, unused], axis=2)
-        train_step(model, optimizer, compose_lines(rng, training, 64))
-    return logits, lines
-
-
 def lines_batch(steps, seed, count=BATCH, width=None):
     """Return `count` random held-out lines, cut to `width` frames that hold them."""
-    stages, lines = handwriting()
-    logits = stages[steps]
-    fits = np.flatnonzero(lines.widths <= (width or logits.shape[1]))
-    rows = np.random.default_rng(seed).permutation(fits)[:count]
-    return {
-        "logits": logits[rows, :width],
-        "labels": lines.labels[rows],
-        "logit_lengths": lines.widths[rows],
-        "label_lengths": lines.lengths[rows],
-    }
+    return some(handwriting()[steps], seed, count, width)
 
 
 def first_digits(steps, seed, digits, count=BATCH):
     """Return a batch of lines that end before digit number `digits`."""
-    stages, lines = handwriting()
-    rows = np.random.default_rng(seed).permutation(len(lines.lengths))[:count]
-    lefts = np.pad(lines.lefts, ((0, 0), (0, digits)), constant_values=-1)
-    lefts = lefts[rows, digits]
-    return {
-        "logits": stages[steps][rows],
-        "labels": lines.labels[rows],
-        "logit_lengths": np.where(lefts < 0, lines.widths[rows], lefts),
-        "label_lengths": np.minimum(lines.lengths[rows], digits),
-    }
+    lines = handwriting()[steps]
+    starts = np.pad(lefts(), ((0, 0), (0, digits)), constant_values=-1)[:, digits]
+    ends = np.where(starts < 0, lines["logit_lengths"], starts)
+    counts = np.minimum(lines["label_lengths"], digits)
+    return some(lines | {"logit_lengths": ends, "label_lengths": counts}, seed, count)
+
+
+def sentences_batch(seed, count=BATCH, width=None):
+    """Return `count` random sentences in voices that the model never heard."""
+    return some(speech(), seed, count, width)
 
 
 def made_up(kind, seed, wrong=0.0, count=8):
@@ -131,26 +104,11 @@ def clean(source, seeds):
     return counts
 
 
-def by_size(sources, seeds):
-    """Return {name: (first, nothing, another code)} shares over the hypotheses.
-
-    sources: {name: function of a seed}. Status bits need no evidence, so they are left
-    out, and so are TIGHT, which takes many utterances by definition, and what is faint.
-    """
-    shares = {}
-    for name, source in sources.items():
-        matrix = {
-            fault: counts
-            for fault, counts in inject(source, seeds).items()
-            if fault.code not in Status.__members__
-            and fault.code != "TIGHT"
-            and not fault.faint
-        }
-        runs = sum(counts.total() for counts in matrix.values())
-        silent = sum(counts[NOTHING] for counts in matrix.values()) / runs
-        first = rate(matrix)
-        shares[name] = (first, silent, max(0.0, 1 - first - silent))
-    return shares
+def seconds(batch):
+    """Return the processor's and the wall's seconds of a whole diagnosis."""
+    processor, wall = time.process_time(), time.perf_counter()
+    jax_ctc.diagnose(**batch)
+    return time.process_time() - processor, time.perf_counter() - wall
 
 
 def shuffles_found(digits, count, seeds):
@@ -177,76 +135,164 @@ def rate(matrix):
     return right / runs
 
 
-def table(matrix):
-    """Return the matrix as text: a row per mistake, and what came first in its runs."""
+def plain(matrix):
+    """Return the matrix without the mistakes that are faint."""
+    return {fault: counts for fault, counts in matrix.items() if not fault.faint}
+
+
+def without_bits(matrix):
+    """Return it without status bits, which need no evidence."""
+    bits = Status.__members__
+    return {fault: counts for fault, counts in matrix.items() if fault.code not in bits}
+
+
+def table(matrices):
+    """Return text: a row per mistake, a column per size, and what came first instead.
+
+    matrices: {B: matrix}.
+    """
     lines = []
-    for fault, counts in matrix.items():
+    for fault in dict.fromkeys(fault for m in matrices.values() for fault in m):
+        each = [
+            matrix.get(fault, collections.Counter()) for matrix in matrices.values()
+        ]
+        columns = ""
+        for counts in each:
+            found = f"{counts[fault.code]} of {counts.total():>2}" if counts else "-"
+            columns += f"{found:>10}"
         others = [
-            f"{'nothing' if code == NOTHING else code} {n}"
-            for code, n in counts.items()
+            f"{'nothing' if code == NOTHING else code} "
+            + "/".join(str(counts[code]) for counts in each)
+            for code in dict.fromkeys(code for counts in each for code in counts)
             if code != fault.code
         ]
         others += ["(faint)"] if fault.faint else []
-        found = f"{counts[fault.code]:>3} of {counts.total():>2}"
-        row = f"  {fault.code:<24}{fault.name:<22}{found}  {', '.join(others)}"
+        row = f"  {fault.code:<24}{fault.name:<19}{columns}  {', '.join(others)}"
         lines.append(row.rstrip())
     return "\n".join(lines)
 
 
-def main():
-    """Print everything; 1 if a clean batch is flagged or too few faults are found."""
+Model = Literal["handwriting", "speech", "made-up"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Injects mistakes, and counts what the doctor says first, and of healthy batches.
+
+    Exits with 1 if a healthy batch is flagged, or too few mistakes are found in the
+    largest batches.
+    """
+
+    model: tuple[Model, ...] = ("handwriting", "made-up")
+    """Whose scores."""
+    batch: tuple[int, ...] = (BATCH,)
+    """Utterances of a batch; what takes two axes of one size has its own."""
+    seeds: int = 5
+    """Batches that each mistake is made in, at each strength; of the made-up, two."""
+    healthy: int = 40
+    """Batches without a mistake, of each model at each size; of the made-up, half."""
+
+
+def sources(models):
+    """Return {name: (source, squares, what `inject` is told)} of batches to spoil."""
+    found = {}
+    if "handwriting" in models:
+        for steps, name in ((STEPS, f"{STEPS} steps"), (0, "untrained")):
+            source = functools.partial(lines_batch, steps)
+            squares = functools.partial(source, count=SQUARE, width=SQUARE)
+            told = {"is_trained": steps > 0}
+            found[f"handwriting, {name}"] = source, squares if steps else None, told
+    if "speech" in models:
+        square = {"count": SPEECH_SQUARE, "width": SPEECH_SQUARE}
+        squares = functools.partial(sentences_batch, **square)
+        found["speech"] = sentences_batch, squares, {}
+    if "made-up" in models:
+        for kind in emissions.TRAINED:
+            told = {"is_reader": kind not in emissions.INSERTING}
+            found[f"made up, {kind}"] = functools.partial(made_up, kind), None, told
+    return found
+
+
+def healthy(models):
+    """Return {name: source} of batches without a mistake in the code."""
+    found = {}
+    if "handwriting" in models:
+        for steps in STAGES:
+            name = f"handwriting, {steps} steps"
+            found[name] = functools.partial(lines_batch, steps)
+    if "speech" in models:
+        found["speech"] = sentences_batch
+    if "made-up" in models:
+        for kind in emissions.KINDS:
+            for wrong in (0.0, 0.25):
+                name = f"made up, {kind}, {wrong:.0%} wrong transcripts"
+                found[name] = functools.partial(made_up, kind, wrong=wrong)
+    return found
+
+
+def matrices_of(source, squares, told, sizes, seeds):
+    """Return {B: matrix}. The squares, which have a size of their own, are in one."""
+    matrices = {}
+    for size in sizes:
+        matrix = inject(
+            functools.partial(source, count=size),
+            seeds,
+            squares=squares if size == max(sizes) else None,
+            **told,
+        )
+        matrices[size] = {f: c for f, c in matrix.items() if size >= f.least}
+    return matrices
+
+
+def main(options):
+    """Print everything; return what the process is to exit with."""
     print_now = functools.partial(print, flush=True)
-    seeds = range(5)
-    rates = []
+    is_good = True
+    for name, (source, squares, told) in sources(options.model).items():
+        batch = source(0, count=max(options.batch))
+        shape = "×".join(map(str, (*batch["logits"].shape, batch["labels"].shape[1])))
+        for which in ("first", "second"):
+            processor, wall = seconds(batch)
+            print_now(
+                f"{name}, {which} diagnosis of {shape}: {processor:.1f} s of processor,"
+                f" {wall:.1f} s"
+            )
+        seeds = range(2 if name.startswith("made up") else options.seeds)
+        matrices = matrices_of(source, squares, told, options.batch, seeds)
+        print_now(
+            f"\n{name}: named first, {' and '.join(map(str, matrices))} in a batch"
+        )
+        for size, matrix in matrices.items():
+            everything, hard = plain(matrix), plain(without_bits(matrix))
+            runs = sum(counts.total() for counts in everything.values())
+            print_now(
+                f"  B = {size}: {rate(everything):.1%} of {runs},"
+                f" {rate(hard):.1%} without status bits"
+            )
+        print_now(table(matrices))
+        is_good &= rate(plain(matrices[max(matrices)])) >= 0.95
 
-    def part(name, matrix):
-        runs = sum(c.total() for fault, c in matrix.items() if not fault.faint)
-        plain = {fault: c for fault, c in matrix.items() if not fault.faint}
-        rates.append(rate(plain))
-        print_now(f"\n{name}: {rates[-1]:.1%} of {runs} first\n{table(matrix)}")
-
-    trained = functools.partial(lines_batch, STEPS)
-    squares = functools.partial(lines_batch, STEPS, count=SQUARE, width=SQUARE)
-    part(f"handwriting, {STEPS} steps", inject(trained, seeds, squares=squares))
-    untrained = functools.partial(lines_batch, 0)
-    part("handwriting, untrained", inject(untrained, seeds, is_trained=False))
-    for kind in emissions.TRAINED:
-        source = functools.partial(made_up, kind)
-        is_reader = kind not in emissions.INSERTING
-        part(f"made up, {kind}", inject(source, range(2), is_reader=is_reader))
-
-    sources = {
-        f"handwriting, {steps} steps": (functools.partial(lines_batch, steps), 40)
-        for steps in STAGES
-    }
-    for kind in emissions.KINDS:
-        for wrong in (0.0, 0.25):
-            source = functools.partial(made_up, kind, wrong=wrong)
-            sources[f"made up, {kind}, {wrong:.0%} wrong transcripts"] = source, 20
     print_now("\nhealthy batches, and the codes above note that they got")
     flagged = total = 0
-    for name, (source, count) in sources.items():
-        counts = clean(source, range(count))
-        total, flagged = total + count, flagged + count - counts[NOTHING]
+    for name, source in healthy(options.model).items():
+        each = options.healthy // 2 if name.startswith("made up") else options.healthy
+        counts = collections.Counter()
+        for size in options.batch:
+            counts += clean(functools.partial(source, count=size), range(each))
+        total, flagged = total + counts.total(), flagged + counts.total()
+        flagged -= counts[NOTHING]
         print_now(f"  {name}: {dict(counts)}")
     print_now(f"{flagged} of {total} flagged")
 
-    print_now("\nsmaller batches: the injected code first, nothing, another code")
-    sizes = {
-        f"handwriting, B = {n}": functools.partial(lines_batch, STEPS, count=n)
-        for n in (2, 4, 8)
-    } | {
-        f"made up, peaky, B = {n}": functools.partial(made_up, "peaky", count=n)
-        for n in (2, 4)
-    }
-    for name, shares in by_size(sizes, seeds).items():
-        print_now(f"  {name}: {', '.join(f'{share:.0%}' for share in shares)}")
-    print_now("\nlines of so many digits, shuffled as a whole: found")
-    for digits in range(1, 5):
-        shares = [f"{shuffles_found(digits, n, range(10)):.0%}" for n in (8, 16, 64)]
-        print_now(f"  {digits}: {', '.join(shares)} of batches of 8, 16, 64")
-    return 1 if flagged or min(rates) < 0.95 else 0
+    if "handwriting" in options.model:
+        print_now("\nlines of so many digits, shuffled as a whole: found")
+        for digits in range(1, 5):
+            shares = [
+                f"{shuffles_found(digits, n, range(10)):.0%}" for n in (8, 16, 64)
+            ]
+            print_now(f"  {digits}: {', '.join(shares)} of batches of 8, 16, 64")
+    return 0 if is_good and not flagged else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(tyro.cli(Options, prog="python -m tests.confusion")))

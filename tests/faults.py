@@ -22,6 +22,7 @@ class Fault:
     square: bool = False  # needs as many utterances as frames, and no more classes
     reader: bool = False  # needs a model that inserts few labels
     faint: bool = False  # says too little in a batch of a few short lines
+    least: int = 1  # utterances that it takes, where it is about many
 
     @property
     def name(self) -> str:
@@ -313,6 +314,30 @@ def labels_renamed(batch, what, rng):
     return _relabelled(batch, lambda text: table[text])
 
 
+def other_case(batch, which, rng):
+    """Capitals in transcripts, which are classes that the model never writes."""
+    logits, labels = batch["logits"], batch["labels"]
+    letters = np.arange(1, logits.shape[2])
+    unused = logits.min(2, keepdims=True) + np.zeros(len(letters), np.float32)
+    # Behind the small ones, and in their order or in that of how frequent they are.
+    capital = len(letters) + (
+        letters if which == "alphabet" else rng.permutation(letters)
+    )
+    names = ["-", *(f"x{letter}" for letter in letters)] + [""] * len(letters)
+    for small, place in zip(letters, capital, strict=True):
+        names[place] = names[small].upper()
+    is_changed = np.isin(labels, letters)
+    if which == "first letters":
+        is_changed &= np.arange(labels.shape[1]) == 0
+    table = np.concatenate([[0], capital])
+    return _change(
+        batch,
+        logits=np.concatenate([logits, unused], axis=2),
+        labels=np.where(is_changed, table[np.where(is_changed, labels, 0)], labels),
+        **({} if which == "no names" else {"vocabulary": names}),
+    )
+
+
 def labels_constant(batch, label, rng):
     """Every label an unknown token."""
     return _relabelled(batch, lambda text: np.full_like(text, label))
@@ -386,7 +411,7 @@ FAULTS = (
     Fault("FRAMES_CUT", (0.5, 0.75, "some"), frames_cut),
     Fault("PAIRS_SHUFFLED", (0.3, 1.0), pairs_shuffled),
     Fault("REVERSED", ("labels", "time"), reversed_order),
-    Fault("TIGHT", (0, 2), tight),
+    Fault("TIGHT", (0, 2), tight, least=7),
     Fault(
         "SOFTMAX_AXIS",
         ("time", "batch", "log time", "log batch"),
@@ -401,6 +426,9 @@ FAULTS = (
     Fault("LABELS_MISSING", ("first half", "first third"), labels_missing, reader=True),
     Fault("LABELS_MISSING", (3, 4), middle_kept, faint=True),
     Fault("LABELS_RENAMED", ("all", "a third"), labels_renamed, reader=True),
+    Fault(
+        "LABELS_RENAMED", ("alphabet", "frequency", "no names"), other_case, reader=True
+    ),
     Fault("LABELS_CONSTANT", (1, 3), labels_constant),
     Fault("START_SYMBOL", ("<s>",), start_symbol),
     Fault("PAIRS_SHUFFLED", (1, -1), scores_one_off),

@@ -75,6 +75,7 @@ LAYERS = [
     {"_decoding/options", "_decoding/settled"},
     {"_decoding/beam_search"},
     {"_decoding/beam_chunks"},
+    {"_diagnose/quickly"},
     {f"_diagnose/{m}" for m in ("batch", "guess", "here", "odds", "text", "worker")},
     {"_pictures/utterance", "_diagnose/reading"},
     {"_diagnose/heard", "_diagnose/judge", "_diagnose/page"},

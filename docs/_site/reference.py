@@ -31,7 +31,11 @@ _SECTION = re.compile(r"[A-Z][a-z]+:$")
 _RESULT = re.compile(r"^    ([a-z_]+): ")
 _PAGE = re.compile(r"docs/(\w+)\.md")
 _PART = re.compile(r".*?[_.=/(]+(?!$)|.+?$")
+_PRIVATE = re.compile(r", _\w+=[^,]*?(?=, |\)$)")
 _LONGEST_ROW = 120
+_LONGEST_NUMBER = 24  # "256 × 752 × 1024 × 120"
+_MANY_COLUMNS = 7
+_SHORT_CODE = 16
 _AS_IT_STANDS = ".. code-block:: text", ""
 _log = logging.getLogger(__name__)
 
@@ -82,6 +86,36 @@ class WrapSentences(SphinxTransform):
                 block["classes"].append("prose")
 
 
+class KeepCode(SphinxTransform):
+    """Mark short code in sentences: an option does not break behind its dashes."""
+
+    default_priority = 190  # while it is not part of a link
+
+    def apply(self, **_: Any) -> None:
+        """A class for the style sheet; what is longer has to fit on a phone."""
+        for literal in self.document.findall(nodes.literal):
+            if len(literal.astext()) <= _SHORT_CODE:
+                literal["classes"].append("short")
+
+
+class FitTables(SphinxTransform):
+    """Mark cells that stay on a line, and tables of many columns."""
+
+    default_priority = 200
+
+    def apply(self, **_: Any) -> None:
+        """Classes for the style sheet: a number keeps its unit, a shape its sizes."""
+        for cell in self.document.findall(nodes.entry):
+            text = cell.astext()
+            if len(text) > _LONGEST_NUMBER:
+                cell["classes"].append("words")
+            elif any(map(str.isdigit, text)):
+                cell["classes"].append("number")
+        for group in self.document.findall(nodes.tgroup):
+            if group["cols"] >= _MANY_COLUMNS:
+                group.parent["classes"].append("many-columns")
+
+
 class BreakNames(SphinxPostTransform):
     """Let names in tables break behind their parts, so that a phone shows the row."""
 
@@ -130,6 +164,20 @@ def as_restructured_text(
         above = line or above
 
 
+def without_private(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Leave a record's private fields out of what it is shown to be made of."""
+    del app, what, name, obj, options
+    return signature and _PRIVATE.sub("", signature), returns
+
+
 def _is_text(line: str) -> bool:
     """Tell a paragraph from what announces something indented."""
     return bool(line) and line[0] != " " and not _SECTION.match(line)
@@ -146,8 +194,11 @@ def miss_none(app: Sphinx, env: Any) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it."""
     app.add_transform(LinkNames)
+    app.add_transform(KeepCode)
     app.add_transform(WrapSentences)
+    app.add_transform(FitTables)
     app.add_post_transform(BreakNames)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
+    app.connect("autodoc-process-signature", without_private)
     app.connect("env-check-consistency", miss_none)
     return {"version": jax_ctc.__version__, "parallel_read_safe": True}

@@ -24,14 +24,12 @@ Each row n keeps a logarithm of its own, and classes within a row are plain numb
 below it, so that a frame costs U exponentials rather than U * C.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._diagnose.quickly import OFTEN, jit_quickly
 from jax_ctc._numbers.masks import positions
 
 # More classes than this share a group, which is scored as its best member in each
@@ -81,7 +79,7 @@ def log_guess(
     )
 
 
-@functools.partial(jax.jit, static_argnums=4)
+@jit_quickly(OFTEN, static_argnums=4)
 def _guess(
     label: Float[Array, "B T C"],
     blank: Float[Array, "B T"],

@@ -42,6 +42,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln
 
+from jax_ctc._checks.status import Status
 from jax_ctc._diagnose.heard import hear, transcripts
 from jax_ctc._diagnose.judge import gain_of, mixed
 from jax_ctc._diagnose.odds import (
@@ -61,7 +62,8 @@ MOST = 64
 def shuffled(base: Reading) -> tuple[Finding, Reading] | None:
     """Find transcripts that belong to other utterances of the batch."""
     part = _first(base, MOST)
-    alone = np.flatnonzero(part.log_p > -np.inf)
+    # A transcript that is too long for the frames may be that of longer ones.
+    alone = np.flatnonzero((part.status & ~int(Status.INFEASIBLE)) == 0)
     if len(alone) < 2:
         return None
     gain = _gain_matrix(part, alone)  # [N, N]: utterance, transcript

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from jax_ctc import _recursion
 from jax_ctc._diagnose.batch import live_frames
 from jax_ctc._diagnose.guess import frequencies, log_guess
+from jax_ctc._diagnose.quickly import OFTEN, ONCE, jit_quickly
 from jax_ctc._diagnose.worker import checkpoint
 from jax_ctc._lattice.problem import build
 from jax_ctc._loss.losses import ctc_loss_with_status
@@ -49,8 +49,8 @@ class Reading:
     def _scored(self) -> tuple[np.ndarray, np.ndarray]:
         checkpoint()
         # Blank 0 always, so that readings that differ in it share one compilation.
-        loss, status = ctc_loss_with_status(
-            jnp.asarray(_swap_columns(self.log_probs, self.blank_id)),
+        loss, status = _loss(
+            _swap_columns(self.log_probs, self.blank_id),
             _swap_ids(self.labels, self.blank_id),
             self.logit_lengths,
             self.label_lengths,
@@ -121,6 +121,17 @@ class Reading:
         return known(self, self.labels, self.label_lengths, self.log_p)
 
 
+@jit_quickly(OFTEN)
+def _loss(
+    log_probs: Float[Array, "B T V"],
+    labels: Int[Array, "B U"],
+    logit_lengths: Int[Array, " B"],
+    label_lengths: Int[Array, " B"],
+) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
+    """Return loss and status, blank 0."""
+    return ctc_loss_with_status(log_probs, labels, logit_lengths, label_lengths)
+
+
 def log_prefixes(reading: Reading) -> np.ndarray:
     """Return [B, U+1]: log p of the first n labels, n = 0..U."""
     checkpoint()
@@ -135,7 +146,7 @@ def log_prefixes(reading: Reading) -> np.ndarray:
     )
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@jit_quickly(ONCE, static_argnums=3)
 def _prefixes(
     log_probs: Float[Array, "B T V"],
     labels: Int[Array, "B U"],

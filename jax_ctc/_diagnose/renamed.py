@@ -12,11 +12,13 @@ What was fitted pays for it: of V - 1 classes, K can be chosen and renamed in
 ways. And as an untrained model answers each sound alike, with a
 class drawn by lot, it too has a permutation that fits it. But it does not know what a
 blank is for. So the model must *read*, in other numbers: nine labels of ten, no more
-and no fewer of them than there are, and blanks between most.
+and no fewer of them than there are, and, in most utterances, between labels that follow
+one another more blanks than it inserts labels.
 """
 
 import collections
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -48,17 +50,18 @@ def renamed(base: Reading) -> tuple[Finding, Reading] | None:
     rows = np.flatnonzero(base.label_lengths > 0)[:MOST].tolist()
     said, heard = transcripts(base, rows), hear(base, rows)
     good = {c for c in range(base.num_classes) if c != base.blank_id}
-    pairs = [
-        (s, h.labels)
-        for s, h in zip(said, heard, strict=True)
-        if h.labels and set(s) <= good
+    both = [
+        (s, h) for s, h in zip(said, heard, strict=True) if h.labels and set(s) <= good
     ]
-    if len(pairs) * 2 <= len(rows) or not _separates(base, heard):
+    pairs = [(s, h.labels) for s, h in both]
+    if len(pairs) * 2 <= len(rows):
         return None
     if _misheard(pairs) <= LABEL_ERRORS:
         return None  # it hears them by the numbers that they have
     names = _fitted(pairs, base.num_classes, base.blank_id)
     if _share_read(pairs, names) < 1 - 2 * WRONG_TRANSCRIPTS:
+        return None
+    if not _separates(both, names):
         return None
     table = np.arange(base.num_classes)
     table[list(names)] = list(names.values())
@@ -81,8 +84,9 @@ def renamed(base: Reading) -> tuple[Finding, Reading] | None:
         code = "LABELS_RENAMED"
         message = (
             f"the scores read the transcripts by other numbers, {len(moved)} classes"
-            " are renamed: labels were made with another vocabulary, or the same in"
-            " another order, than the model's; make both from one file"
+            " are renamed: labels were made with another vocabulary than the model's,"
+            " with the same in another order, or in the other case of its letters;"
+            " make both from one file, and pass `vocabulary` to see letters"
         )
     finding = Finding(code, ERROR, tuple(rows), evidence, message)
     return finding, reading
@@ -101,10 +105,20 @@ def _shift(moved: dict[int, int], num_labels: int) -> int:
     return shift if shift * 2 <= num_labels else shift - num_labels
 
 
-def _separates(base: Reading, heard: list[Heard]) -> bool:
-    """Tell whether most neighbours that are heard have a blank between them."""
-    gaps = [a < b for h in heard for a, b in zip(h.stops, h.starts[1:], strict=False)]
-    return sum(gaps) * 2 > len(gaps)
+def _separates(both: list[tuple[list[int], Heard]], names: dict[int, int]) -> bool:
+    """Tell whether blanks stand between labels, in most utterances.
+
+    What a model inserts by accident may be a blank, once in V times: the blanks have to
+    be more than the labels. A model of few frames a label has none between most.
+    """
+    shown = 0
+    for said, heard in both:
+        place = pair([names[label] for label in said], heard.labels)
+        follows = [0 <= i == j - 1 for i, j in itertools.pairwise(place)]
+        gaps = [a < b for a, b in zip(heard.stops, heard.starts[1:], strict=False)]
+        blanks = sum(f and g for f, g in zip(follows, gaps, strict=True))
+        shown += blanks > place.count(-1)
+    return shown * 2 > len(both)
 
 
 def _misheard(pairs: list[tuple[list[int], list[int]]]) -> float:

@@ -13,7 +13,6 @@ loss, taken in float64 of posteriors in float32: good enough to be read.
 """
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ from jax_ctc._alignment.viterbi import ctc_align
 from jax_ctc._checks.labels import needed_frames
 from jax_ctc._checks.status import Status
 from jax_ctc._diagnose.batch import Given
+from jax_ctc._diagnose.quickly import ONCE, jit_quickly
 from jax_ctc._diagnose.report import Utterance
 from jax_ctc._diagnose.structure import usable
 from jax_ctc._loss.losses import ctc_loss_from_log_probs, ctc_loss_with_status
@@ -144,7 +144,7 @@ def utterances(given: Given, row: Row) -> tuple[Utterance, ...]:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@jit_quickly(ONCE, static_argnums=(0, 1, 2))
 def _lattice(
     blank_id: int,
     is_logits: bool,

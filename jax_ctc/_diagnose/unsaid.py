@@ -113,7 +113,7 @@ def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] |
     if nats <= LOG_ODDS:
         return None
     at_end = sum(b.is_end for b in beside if b.extra)
-    is_end = at_end * 2 > (count > 0).sum()
+    is_end = bool(at_end * 2 > (count > 0).sum())
     share = float((total - count).sum() / total.sum())
     where = "stop early" if is_end else "have holes"
     who = tuple(b.row for b, g in zip(beside, gain, strict=True) if g > 0)

@@ -16,7 +16,7 @@ from jax_ctc._diagnose.judge import mixed
 from jax_ctc._diagnose.pairs import edit_distance
 from jax_ctc._diagnose.structure import trailing
 from tests import confusion, emissions
-from tests.faults import FAULTS
+from tests.faults import FAULTS, other_case
 from tests.oracle import log_softmax, loss_by_enumeration
 from tests.oracle_paths import best_by_enumeration, entropy_by_enumeration
 
@@ -394,6 +394,71 @@ def test_probabilities_in_zero_padding():
         scores[length:] = 0
     batch["logit_lengths"] = None
     assert confusion.findings(batch)[0].code == "PROBABILITIES_AS_LOGITS"
+
+
+@pytest.mark.parametrize("which", ["alphabet", "frequency"])
+def test_the_other_case_is_named_as_such(which):
+    """Transcripts in capitals where the model writes small letters, and back."""
+    [fault] = [fault for fault in FAULTS if fault.inject is other_case]
+    rng = np.random.default_rng(0)
+    batch = fault.inject(confusion.made_up("peaky", 0, count=3), which, rng)
+    [finding] = confusion.findings(batch)
+    assert (finding.code, finding.evidence["case"]) == (fault.code, "lower")
+    assert "lower case" in finding.message
+    assert "text.lower()" in finding.message
+    batch["vocabulary"] = [name.swapcase() for name in batch["vocabulary"]]
+    assert "text.upper()" in confusion.findings(batch)[0].message
+
+
+def of_sounds(rng, *, gap):
+    """Return a batch of sounds of two frames, each answered by a class of its own.
+
+    gap: the class of the frame behind every sixth sound; -1: there is none.
+    """
+    labels = rng.integers(1, 21, (6, 30)).astype(np.int32)
+    labels[:, 1:] += labels[:, 1:] == labels[:, :-1]
+    of_sound = rng.permutation(np.arange(1, 200))[:23]  # by lot
+    logits = rng.normal(size=(6, 70, 200)).astype(np.float32)
+    for row, text in enumerate(labels):
+        classes = []
+        for place, label in enumerate(text):
+            classes += [of_sound[label]] * 2 + [gap] * (gap >= 0 and place % 6 == 5)
+        logits[row, np.arange(len(classes)), classes] += 12
+        logits[row, len(classes) :, 0] += 12
+    return {
+        "logits": logits,
+        "labels": labels,
+        "logit_lengths": np.full(6, 65 if gap >= 0 else 60, np.int32),
+        "label_lengths": np.full(6, 30, np.int32),
+    }
+
+
+@pytest.mark.parametrize(("gap", "codes"), [(0, ["LABELS_RENAMED"]), (-1, []), (9, [])])
+def test_a_model_that_reads_by_other_numbers_knows_its_blank(gap, codes):
+    """A blank in six shows it; an untrained model answers sounds and gaps by lot."""
+    batch = of_sounds(np.random.default_rng(0), gap=gap)
+    assert [finding.code for finding in confusion.findings(batch)] == codes
+
+
+def test_an_exchange_that_leaves_too_few_frames():
+    """A long transcript and a short one: the cause comes before the status bit."""
+    batch = emissions.batch("peaky", np.random.default_rng(1), 4)
+    batch["logit_lengths"][1] = 30  # of 30 frames, and 4 labels
+    ends = batch["logits"][1, 30:]
+    ends[:], ends[:, 0] = 0, 9
+    spoken = batch["logits"][1, :30].argmax(1)
+    text = spoken[(spoken > 0) & (np.diff(spoken, prepend=0) != 0)]
+    batch["labels"][1], batch["labels"][1, : len(text)] = -1, text
+    batch["label_lengths"][1] = len(text)
+    assert confusion.findings(batch) == ()
+    long = int(batch["label_lengths"].argmax())
+    order = np.arange(4)
+    order[[1, long]] = long, 1
+    for name in ("labels", "label_lengths"):
+        batch[name] = batch[name][order]
+    cause, symptom = confusion.findings(batch)
+    assert (cause.code, symptom.code) == ("PAIRS_SHUFFLED", "INFEASIBLE")
+    assert symptom.evidence["explained_by"] == ["PAIRS_SHUFFLED"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 32])
