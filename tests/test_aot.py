@@ -156,12 +156,12 @@ def test_batch_sharding_is_one_all_reduce(name):
 
 @pytest.mark.parametrize("small", [needs("v5e x 8"), needs("v5p x 8")])
 def test_temporaries_do_not_grow_with_the_pod(small):
-    """Per chip the same at 8, 64 and 512 chips."""
+    """Per chip at most as much at 64 and 512 chips as at 8."""
     one, more, most = (
         batch_sharded(small.replace("x 8", f"x {count}")).memory_analysis()
         for count in (8, 64, 512)
     )
-    assert one.temp_size_in_bytes == more.temp_size_in_bytes
+    assert more.temp_size_in_bytes <= one.temp_size_in_bytes
     # Two slices of v5e exchange through a buffer of their own, of any batch's size.
     spare = 2**17 if small.startswith("v5e") else 0
     assert most.temp_size_in_bytes <= one.temp_size_in_bytes + spare
