@@ -33,8 +33,9 @@ def largest(
 
     The first of equals goes first, on every platform; -0 equals 0. k is at most n.
     """
+    values = jnp.where(values == 0, 0, values)
     index = by_platform(
-        jnp.where(values == 0, 0, values),
+        values,
         cpu=functools.partial(_largest_on_cpu, k=k),
         gpu=functools.partial(_largest_by_sorting, k=k),
         default=lambda values: lax.top_k(values, k)[1].astype(jnp.int32),

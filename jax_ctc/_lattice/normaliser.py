@@ -45,12 +45,13 @@ def of_all(scores: Float[Array, "B T V"]) -> Normaliser:
     """Return the normalisers of all frames, without derivatives.
 
     A quarter of a megabyte at a time: XLA on CPU stores what two sums share, and
-    would widen all scores of half precision at once.
+    would widen all scores of half precision at once. But two frames at least: cut one
+    by one, a TPU's compiler would turn all scores round first.
     """
     scores, num_frames = lax.stop_gradient(scores), scores.shape[1]
     batch = usual(scores.shape[0], USUAL_BATCH)
     frame_bytes = max(4 * batch * usual(scores.shape[2], USUAL_LABELS), 1)
-    chunk = max(_CHUNK_BYTES // frame_bytes, 1)
+    chunk = max(_CHUNK_BYTES // frame_bytes, 2)
     if not is_open(num_frames) and num_frames <= chunk:
         return of(rows_of(scores, 0, num_frames))
 
