@@ -109,6 +109,7 @@ def test_every_reading_of_the_lattice(scores, x64):
     np.testing.assert_array_equal(slope, shown(scores.argmax(1)))
 
 
+@pytest.mark.slow
 def test_blocks_and_beam(scores, x64):
     """A recording in blocks is aligned likewise; the beam scores the same labels."""
     path, total = best_by_enumeration(scores, LABELS)

@@ -130,6 +130,7 @@ def test_no_function_is_left_out():
     assert functions - WITHOUT == {name.split(",")[0] for name in CALLS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_the_other_byte_order_says_the_same(name):
     call, arguments = CALLS[name]

@@ -461,6 +461,7 @@ def test_an_exchange_that_leaves_too_few_frames():
     assert symptom.evidence["explained_by"] == ["PAIRS_SHUFFLED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 32])
 @pytest.mark.parametrize("kind", emissions.KINDS)
 def test_healthy_batches_of_any_size(count, kind):

@@ -136,6 +136,7 @@ def always_the_same_start(batch, rng):
     batch["logits"][:, :10] = 3 * batch["logits"][:1, :1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -21,6 +21,7 @@ def lengths(golden):
     return golden.labels, golden.logit_lengths, golden.label_lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["blocked", more("scan")])
 def test_package(golden, implementation):
     """Loss and, where published, gradient."""

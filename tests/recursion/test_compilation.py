@@ -353,6 +353,7 @@ def test_export_chooses_by_platform(x64):
     assert "bitcast_convert" in text("cuda", jnp.float64)
 
 
+@pytest.mark.slow
 def test_export_round_trip():
     """One program for cpu, cuda and tpu, through bytes and back: the same numbers."""
     logits, *rest = batch(7, classes=300)
