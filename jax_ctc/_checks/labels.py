@@ -44,12 +44,14 @@ def to_the_left(xp: Any, labels: Any, is_out: Any) -> Any:
 def needed_frames(labels: Any, label_lengths: Any) -> Any:
     """Count labels plus adjacent repeats, the frames of the shortest path.
 
-    Written in array methods alone, so that NumPy stays NumPy: labels [..., U] and
-    label_lengths [...], int32 or wider, give [...].
+    NumPy stays NumPy: labels [..., U] and label_lengths [...], int32 or wider, give
+    [...]. Each place is compared, the first too, which no label precedes: a GPU then
+    adds up repeats in the one pass over [B, U] that finds whatever else is wrong.
     """
-    repeats = labels[..., 1:] == labels[..., :-1]
-    # Of a row of U - 1 pairs, pair n is inside the length if label n + 1 is.
-    position = _arange(1, labels.shape[-1])
+    xp = labels.__array_namespace__()
+    first = xp.zeros_like(labels[..., :1], dtype=bool)
+    repeats = xp.concatenate([first, labels[..., 1:] == labels[..., :-1]], axis=-1)
+    position = _arange(0, labels.shape[-1])
     position = position.reshape((1,) * (labels.ndim - 1) + position.shape)
     repeats = repeats & (position < label_lengths[..., None])
     return label_lengths + repeats.sum(-1, dtype=label_lengths.dtype)

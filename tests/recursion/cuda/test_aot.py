@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec
 
 import jax_ctc
 from benchmarks import hlo, kernels, targets
+from jax_ctc import _recursion
+from jax_ctc._lattice.problem import Problem
 from tests.cases import Case, named
 from tools import ptx
 
@@ -41,7 +43,7 @@ def built(name, target, frames=None, mode="value_and_grad"):
 
 
 @pytest.mark.parametrize("target", GPUS)
-@pytest.mark.parametrize(("mode", "most"), [("value", 9), ("value_and_grad", 10)])
+@pytest.mark.parametrize(("mode", "most"), [("value", 8), ("value_and_grad", 9)])
 def test_launches(target, mode, most):
     """As many at 10,000 frames as at 100: three kernels.
 
@@ -53,6 +55,28 @@ def test_launches(target, mode, most):
         assert text.count(f'custom_call_target="{MARK}"') == 3
         counts.append(sum(each.times for each in hlo.launches(text)))
     assert counts[0] == counts[1] <= most
+
+
+@pytest.mark.parametrize("target", GPUS)
+@pytest.mark.parametrize("frames", [100, 10_000])
+def test_launches_of_the_recursion(target, frames):
+    """Three, and nothing beside them: value and gradient of a problem that is posed."""
+    shapes = (
+        ((32, frames, 32), jnp.float32),
+        ((32, 101), jnp.int32),
+        ((32, 100), jnp.bool),
+        ((32,), jnp.int32),
+        ((32,), jnp.int32),
+    )
+    with kernels.preferring("cuda"):
+        compiled = targets.compile_for(
+            targets.mesh_of(target, chips=1),
+            lambda *arrays: _recursion.forward_backward(
+                None, Problem(*arrays), normalise=True
+            ),
+            *((*shape, PartitionSpec()) for shape in shapes),
+        )
+    assert [each.times for each in hlo.launches(compiled.as_text())] == [1, 1, 1]
 
 
 # Bytes that XLA holds for `blocked` on a CPU, value and gradient: docs/performance.md.
