@@ -7,6 +7,7 @@ is known only when it is lowered. So the choice is a primitive of its own:
 | where                                     | what runs                               |
 |-------------------------------------------|-----------------------------------------|
 | `vmap`                                    | the new axis joins the batch            |
+| the same over an Explicit axis            | each device's own part of it            |
 | one device, or all mesh axes manual       | the kernel of the platform              |
 | a batch that XLA shards, on CPU and CUDA  | the kernel, on each device's utterances |
 | the same on TPU; some mesh axes manual    | plain XLA, which the compiler can split |
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers.precision import accumulator
@@ -107,11 +108,39 @@ def _batch(arrays: Any, axes: Any, **static: Any) -> tuple[Any, Any]:
         else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(arrays, axes, strict=True)
     ]
-    outs = _choose.bind(
-        *(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) for x in whole), **static
-    )
-    batch = whole[0].shape[1]
-    return [x.reshape(size, batch, *x.shape[1:]) for x in outs], [0] * len(outs)
+
+    def join(*whole: Any) -> list[Any]:
+        count, batch = whole[0].shape[:2]
+        joined = (x.reshape(count * batch, *x.shape[2:]) for x in whole)
+        outs = _choose.bind(*joined, **static)
+        return [x.reshape(count, batch, *x.shape[1:]) for x in outs]
+
+    outs = _enter(join, whole)
+    return outs, [0] * len(outs)
+
+
+def _enter(function: Callable[..., list[Any]], arrays: Any) -> list[Any]:
+    """Run the function on each device's own part of arrays whose type says where.
+
+    A `vmap` over an Explicit axis makes such types, and nobody has seen them before:
+    an utterance has none. A loop that starts from constants is a type error there.
+    """
+    shardings = [jax.typeof(x).sharding for x in arrays]
+    typed = [s for s in shardings if s.spec and s.spec[0] is not None]
+    if not typed:
+        return function(*arrays)
+    mesh, place = typed[0].mesh, PartitionSpec(typed[0].spec[0])
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=place,
+        out_specs=place,
+        axis_names={
+            axis
+            for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+            if kind == AxisType.Explicit
+        },
+    )(*(jax.reshard(x, NamedSharding(mesh, place)) for x in arrays))
 
 
 batching.primitive_batchers[_choose] = _batch

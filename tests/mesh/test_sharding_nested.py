@@ -97,10 +97,29 @@ def test_an_axis_named_twice():
         jax_ctc.ctc_loss(*batch(), vocab_axis=("model", "model"))
 
 
-def test_vmap_on_explicit_axes():
-    """Under `jax.set_mesh`, as docs/pods.md says."""
+@pytest.mark.parametrize("implementation", [None, "blocked"])
+def test_vmap_on_explicit_axes(implementation):
+    """Under `jax.set_mesh`, as docs/pods.md says: by a kernel, and in plain XLA."""
     mesh = jax.make_mesh((8,), ("data",))
     placed = jax.device_put(batch(), NamedSharding(mesh, DATA))
+
+    def loss(logits, labels):
+        return jax_ctc.ctc_loss(logits, labels, implementation=implementation)
+
+    each = jax.vmap(jax.value_and_grad(loss))
     with jax.set_mesh(mesh):
-        loss = jax.vmap(jax_ctc.ctc_loss)(*placed)
-    np.testing.assert_allclose(loss, jax_ctc.ctc_loss(*batch()), rtol=1e-6)
+        found = each(*placed)
+    for value, whole in zip(found, each(*batch()), strict=True):
+        np.testing.assert_allclose(value, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_vmap_on_explicit_axes_of_logits_alone():
+    """The labels are the same for all, and an utterance has an axis of its own."""
+    mesh = jax.make_mesh((8,), ("data",))
+    logits, labels = batch()
+    logits = jnp.stack([logits, -logits], axis=1)
+    placed = jax.device_put(logits, NamedSharding(mesh, DATA))
+    each = jax.vmap(jax_ctc.ctc_loss, in_axes=(0, None))
+    with jax.set_mesh(mesh):
+        found = each(placed, labels[:2])
+    np.testing.assert_allclose(found, each(logits, labels[:2]), rtol=1e-6)
