@@ -65,6 +65,8 @@ def missing(name: str) -> str | None:
     for guest in jax_ctc.implementations():
         if guest.name == name and guest.declines:
             return f"skipped: {guest.declines}"
+    if name not in here([name]):
+        return f"skipped: it is for another device than {jax.default_backend()}"
     package = _NEEDS.get(name)
     if package is None or importlib.util.find_spec(package):
         return None

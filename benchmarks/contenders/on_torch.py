@@ -1,8 +1,9 @@
-"""`torch.nn.functional.ctc_loss`, on the GPU where there is one."""
+"""`torch.nn.functional.ctc_loss`, on the GPU where JAX runs on one."""
 
 import importlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.contenders.program import Program
@@ -18,7 +19,8 @@ def torch_loss(batch: Batch, mode: str, *, cudnn: bool = False) -> Program:
         NotImplementedError: cuDNN is asked for, and does not take this batch.
     """
     torch: Any = importlib.import_module("torch")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    is_on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    device = "cuda" if is_on_gpu else "cpu"
     logits = torch.tensor(
         batch.logits, device=device, requires_grad=mode == "value_and_grad"
     )

@@ -38,13 +38,13 @@ def optax(batch: Batch) -> Run:
 
 
 def torch(batch: Batch) -> Run:
-    """Prepare `torch.nn.functional.ctc_loss`, value and gradient, on its best device.
+    """Prepare `torch.nn.functional.ctc_loss`, value and gradient, where JAX runs.
 
     Raises:
         ImportError: it is not installed.
     """
     module: Any = importlib.import_module("torch")
-    device = "cuda" if module.cuda.is_available() else "cpu"
+    device = "cuda" if _has_gpu(module) else "cpu"
     rest = [
         module.tensor(np.asarray(array, np.int64), device=device)
         for array in batch.arrays[1:]
@@ -59,8 +59,8 @@ def torch_cudnn(batch: Batch) -> Run:
         ImportError: PyTorch, a GPU or cuDNN is not there, or takes no such batch.
     """
     module: Any = importlib.import_module("torch")
-    if not module.cuda.is_available():
-        raise ImportError("PyTorch sees no GPU here")
+    if not _has_gpu(module):
+        raise ImportError("JAX or PyTorch sees no GPU here")
     counts = batch.label_lengths
     labels = batch.labels[np.arange(batch.labels.shape[1]) < counts[:, None]]
     frames = np.full_like(batch.logit_lengths, batch.logits.shape[1])
@@ -69,6 +69,10 @@ def torch_cudnn(batch: Batch) -> Run:
     if not module._use_cudnn_ctc_loss(log_probs, *rest, BLANK):
         raise ImportError("cuDNN does not take this batch")
     return _torch(module, "cuda", batch.logits, rest, cudnn=True)
+
+
+def _has_gpu(module: Any) -> bool:
+    return jax.default_backend() == "gpu" and module.cuda.is_available()
 
 
 def _torch(module: Any, device: str, scores: Any, rest: Any, *, cudnn: bool) -> Run:

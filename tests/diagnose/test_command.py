@@ -236,9 +236,9 @@ def test_a_page_that_fails_leaves_the_old_one(file, tmp_path, monkeypatch, capsy
 
 
 def test_a_file_too_large_for_memory(tmp_path, capsys):
-    """A header that claims 4 TB, in a few bytes on a disk."""
+    """A header that claims 4 EB, in a few bytes on a disk: no system promises that."""
     header, path = io.BytesIO(), tmp_path / "claim.npz"
-    claim = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**5, 10)}
+    claim = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6, 10**6)}
     np.lib.format.write_array_header_1_0(header, claim)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("logits.npy", header.getvalue())

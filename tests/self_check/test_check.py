@@ -98,9 +98,12 @@ def test_the_oracle_is_that_of_the_tests():
 @pytest.mark.parametrize("name", rivals.RIVALS)
 def test_rivals_compute_the_same(name):
     """Else their times would mean nothing."""
-    pytest.importorskip(name)
     batch = batches.small_batches()[0]
-    _, gradient = rivals.RIVALS[name](batch)()
+    try:
+        rival = rivals.RIVALS[name](batch)
+    except ImportError as reason:
+        pytest.skip(str(reason))
+    _, gradient = rival()
     np.testing.assert_allclose(np.asarray(gradient), run._exact(batch)[1], atol=1e-4)
 
 
