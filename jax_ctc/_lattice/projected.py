@@ -41,9 +41,13 @@ from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 from jax_ctc._numbers.sizes import USUAL_BATCH, Size, is_open, usual
 
-# Rows (frames of all utterances) of a block: enough for a product to be worth its
-# while. Classes: a sixteenth of them all, between bounds that keep a block in a cache.
-_ROWS = 512
+# Rows (frames of all utterances) of a block: on a CPU enough for a product to be worth
+# its while, and so few that a block stays in a cache; elsewhere a block costs a dozen
+# launches, and an H100 takes two to four times as long with as few. Where the program
+# will run is a guess: of a wrong one only time suffers. Classes: a sixteenth of them
+# all, between bounds.
+_ROWS = {"cpu": 512}
+_ROWS_ELSEWHERE = 4096
 _CLASSES = (1024, 4096)
 _CLASS_BLOCKS = 16
 _LANES = 128  # where blocks of classes do not divide evenly, they are of multiples
@@ -175,7 +179,8 @@ def _in_frames(
 ) -> tuple[Float[Array, "F B K D"], Int[Array, " F"]]:
     """Return blocks of K frames, zeros at the end, and the first frame of each."""
     batch, num_frames, width = features.shape
-    most = max(_ROWS // max(usual(batch, USUAL_BATCH), 1), 1)
+    rows = _ROWS.get(jax.default_backend(), _ROWS_ELSEWHERE)
+    most = max(rows // max(usual(batch, USUAL_BATCH), 1), 1)
     count = -(-num_frames // most)
     size = most if is_open(num_frames) else -(-num_frames // count)
     padded = jnp.pad(features, ((0, 0), (0, count * size - num_frames), (0, 0)))

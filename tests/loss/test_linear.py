@@ -24,7 +24,7 @@ WEIGHTS = np.array([1.0, -2.0, 3.0, 0.5, 1.0])
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of two frames and four classes: neither T nor V is a multiple."""
-    monkeypatch.setattr(projected, "_ROWS", 10)
+    monkeypatch.setattr(projected, "_ROWS", {"cpu": 10})
     monkeypatch.setattr(projected, "_CLASSES", (4, 4))
     monkeypatch.setattr(projected, "_LANES", 4)
 
