@@ -230,7 +230,7 @@ def compile_only(options: Options, classes: int, width: int) -> list[dict[str, A
             rows.append(row)
             jax.clear_caches()  # of blocks as they are here
             try:
-                with mock.patch.dict(projected._ROWS, clear=True):
+                with mock.patch.dict(projected._BLOCK, clear=True):
                     compiled = targets.compile_for(
                         mesh, step(name), *((s, t, PartitionSpec()) for s, t in shapes)
                     )

@@ -16,7 +16,8 @@ and blocks of other classes add up as the classes of other devices do (needed.py
 A block is a `jax.checkpoint` in two loops. JAX's derivative makes it again, turns it
 into the gradient of its logits, and adds up what features, kernel and bias get from it.
 Classes are the outer loop: then the kernel's gradient is written a block of columns at
-a time, and only the features', which are few, are added to over and over.
+a time, and only the features', which are few, are added to over and over. Where classes
+are no more than features, logits are as small, and are kept.
 """
 
 import functools
@@ -41,14 +42,21 @@ from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 from jax_ctc._numbers.sizes import USUAL_BATCH, Size, is_open, usual
 
-# Rows (frames of all utterances) of a block: on a CPU enough for a product to be worth
-# its while, and so few that a block stays in a cache; elsewhere a block costs a dozen
-# launches, and an H100 takes two to four times as long with as few. Where the program
-# will run is a guess: of a wrong one only time suffers. Classes: a sixteenth of them
-# all, between bounds.
-_ROWS = {"cpu": 512}
-_ROWS_ELSEWHERE = 4096
-_CLASSES = (1024, 4096)
+
+class Block(NamedTuple):
+    """How much of the logits is made at a time: a sixteenth of the classes, or so."""
+
+    rows: int  # frames of all utterances
+    fewest: int  # classes
+    most: int  # classes
+
+
+# On a CPU enough for a product to be worth its while, and so little that it stays in a
+# cache; and a sum over 512 classes rounds less than one over more. Elsewhere a block
+# costs a dozen launches, and an H100 takes two to four times as long with smaller ones.
+# Where the program will run is a guess: of a wrong one only time suffers.
+_BLOCK = {"cpu": Block(512, 512, 512)}
+_BLOCK_ELSEWHERE = Block(4096, 1024, 4096)
 _CLASS_BLOCKS = 16
 _LANES = 128  # where blocks of classes do not divide evenly, they are of multiples
 
@@ -179,13 +187,16 @@ def _in_frames(
 ) -> tuple[Float[Array, "F B K D"], Int[Array, " F"]]:
     """Return blocks of K frames, zeros at the end, and the first frame of each."""
     batch, num_frames, width = features.shape
-    rows = _ROWS.get(jax.default_backend(), _ROWS_ELSEWHERE)
-    most = max(rows // max(usual(batch, USUAL_BATCH), 1), 1)
+    most = max(_block().rows // max(usual(batch, USUAL_BATCH), 1), 1)
     count = -(-num_frames // most)
     size = most if is_open(num_frames) else -(-num_frames // count)
     padded = jnp.pad(features, ((0, 0), (0, count * size - num_frames), (0, 0)))
     blocks = padded.reshape(batch, count, size, width)
     return jnp.moveaxis(blocks, 1, 0), positions(count) * size
+
+
+def _block() -> Block:
+    return _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
 
 
 def _whole(blocks: Float[Array, "F B K *S"], num_frames: Size) -> jax.Array:
@@ -204,8 +215,8 @@ def _in_classes(layer: Layer, dtype: jnp.dtype) -> tuple[Layer, Int[Array, " C"]
     kernel: [C, D, classes]; bias: [C, classes]. Past the last class they are zeros.
     """
     num_classes = layer.kernel.shape[1]
-    least, most = _CLASSES
-    count = -(-num_classes // min(max(num_classes // _CLASS_BLOCKS, least), most))
+    _, fewest, most = _block()
+    count = -(-num_classes // min(max(num_classes // _CLASS_BLOCKS, fewest), most))
     size = -(-num_classes // count)
     if size * count != num_classes:
         size = -(-size // _LANES) * _LANES
@@ -242,7 +253,9 @@ def _look(num_classes: int, how: How, axes: Axes, *block: Any) -> Seen:
     def choose(rows: jax.Array, layer: Layer) -> Seen:
         return lax.cond(is_some, look, skip, rows, layer)
 
-    return jax.checkpoint(choose, prevent_cse=False)(rows, layer)
+    is_small = num_classes <= rows.shape[2]
+    policy = jax.checkpoint_policies.dots_saveable if is_small else None
+    return jax.checkpoint(choose, prevent_cse=False, policy=policy)(rows, layer)
 
 
 def _seen(

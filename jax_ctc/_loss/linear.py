@@ -102,11 +102,12 @@ def linear_ctc_loss(
 
     Cost:
         Four products of B * T * D * V where the layer and `ctc_loss` take three: a
-        gradient makes logits again. Beside inputs and gradients, two kernels in
-        float32, a few arrays like features and [B, T, U + 1], and blocks of at most
-        max(512, B) * 4096 logits on a CPU, elsewhere max(4096, B) * 4096. Frames beyond
-        the longest length are skipped by the block; over an automatically sharded
-        batch, that takes one number from every device. docs/large_vocabularies.md.
+        gradient makes logits again (where V <= D they are kept). Beside inputs and
+        gradients, two kernels in float32, a few arrays like features and [B, T, U + 1],
+        and blocks of at most max(512, B) * 512 logits on a CPU, max(4096, B) * 4096
+        elsewhere. Frames beyond the longest length are skipped by the block; over an
+        automatically sharded batch, that takes one number from every device.
+        docs/large_vocabularies.md.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_ctc

@@ -24,17 +24,16 @@ WEIGHTS = np.array([1.0, -2.0, 3.0, 0.5, 1.0])
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of two frames and four classes: neither T nor V is a multiple."""
-    monkeypatch.setattr(projected, "_ROWS", {"cpu": 10})
-    monkeypatch.setattr(projected, "_CLASSES", (4, 4))
+    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(10, 4, 4)})
     monkeypatch.setattr(projected, "_LANES", 4)
 
 
-def problem(dtype=np.float64):
+def problem(dtype=np.float64, width=D):
     """Features, kernel and bias of ragged utterances, garbage in the padding."""
     rng = np.random.default_rng(3)
-    features = rng.normal(size=(B, T, D)).astype(dtype)
+    features = rng.normal(size=(B, T, width)).astype(dtype)
     features[np.arange(T) >= LOGIT_LENGTHS[:, None]] = np.nan
-    kernel = rng.normal(size=(D, V)).astype(dtype)
+    kernel = rng.normal(size=(width, V)).astype(dtype)
     return features, kernel, rng.normal(size=V).astype(dtype)
 
 
@@ -90,6 +89,18 @@ def test_value_and_every_derivative(transform, x64):
     close(found, expected)
     of_features = np.asarray(found[1][0][1][0])
     assert not of_features[np.arange(T) >= LOGIT_LENGTHS[:, None]].any()
+
+
+def test_few_classes_are_made_once(x64):
+    """No more of them than features: a gradient takes three products, not four."""
+    gradient = jax.grad(fused, argnums=(0, 1, 2))
+    few, many = problem(width=V), problem(width=V - 1)
+    products = [
+        str(jax.make_jaxpr(gradient)(*x)).count("dot_general") for x in (few, many)
+    ]
+    assert products[0] == products[1] - 1
+    expected = jax.jit(jax.grad(plain, argnums=(0, 1, 2)))(*few)
+    close(jax.jit(gradient)(*few), expected)
 
 
 @pytest.mark.slow
