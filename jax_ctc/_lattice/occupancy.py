@@ -57,12 +57,15 @@ def write_gradient(
 
 
 def by_id(
-    problem: Problem, label: Float[Array, "K B U"], blank: Float[Array, "K B U+1"]
+    problem: Problem, label: Float[Array, "K B G"], blank: Float[Array, "K B G"]
 ) -> Float[Array, "K B S"]:
-    """Lay out by id: each label, and all blanks together, unless each has its own."""
+    """Lay out by id: each label, and all blanks together, unless each has its own.
+
+    label: its last place is nobody's.
+    """
     if not problem.has_gaps:
         blank = jnp.sum(blank, axis=2, keepdims=True)
-    return jnp.concatenate([label, blank], axis=2)
+    return jnp.concatenate([label[:, :, :-1], blank], axis=2)
 
 
 def subtract(

@@ -25,11 +25,14 @@ GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda, "tpu": tpu}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# Of `blocked`: what a turn of a loop has to start, a GPU starts one by one. A CPU's
-# compiler would compute each frame anew for every output of those after it; a TPU's
-# counts as many cycles for four as for one (of one utterance's value alone, fewer), and
-# holds the least with one.
-FRAMES_PER_TURN = {"cuda": 6, "rocm": 6}
+# Of `blocked`, fields of its plan. What a turn of a loop has to start, a GPU starts one
+# by one: several frames a turn are fewer copies. A TPU cuts a number for each utterance
+# out of an array by an operation of its own, a third of a frame's cycles.
+HOW: dict[str, dict[str, Any]] = {
+    "cuda": {"unroll": 6},
+    "rocm": {"unroll": 6},
+    "tpu": {"is_wide": True},
+}
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
 
@@ -191,18 +194,18 @@ def _run(
 
 def _function(name: str, method: str, platform: str = "cpu") -> Any:
     """Return a method of `blocked` or `scan`, as it runs best on a platform."""
-    unroll = 1
+    how = {}
     if name == "blocked" and method in ("forward", "forward_backward"):
-        unroll = FRAMES_PER_TURN.get(platform, 1)
-    return _made(name, method, unroll)
+        how = HOW.get(platform, {})
+    return _made(name, method, tuple(how.items()))
 
 
 # One object each, because programs are told apart by what they call.
 @functools.cache
-def _made(name: str, method: str, unroll: int) -> Any:
+def _made(name: str, method: str, how: tuple[tuple[str, Any], ...]) -> Any:
     function = getattr(PLAIN[name], method)
-    if unroll > 1:
-        return functools.partial(function, unroll=unroll)
+    if how:
+        return functools.partial(function, **dict(how))
     if method != "best_path":
         return function
 

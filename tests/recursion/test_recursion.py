@@ -3,6 +3,8 @@
 What a guest does is tested in a folder of its own.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +123,22 @@ def test_both_methods_agree_on_log_z(implementation):
         )[0]
 
     np.testing.assert_array_equal(*both(problem))
+
+
+@pytest.mark.parametrize("platform", _recursion.HOW)
+def test_as_on_other_platforms(platform):
+    """What only makes a platform faster changes nothing."""
+    problem = problem_of(named("ragged").make())
+    how = _recursion.HOW[platform]
+    for method in (blocked.forward, blocked.forward_backward):
+        plain = jax.jit(functools.partial(method, normalise=True))
+        other = jax.jit(functools.partial(method, normalise=True, **how))
+        for a, b in zip(
+            jax.tree.leaves(plain(problem)),
+            jax.tree.leaves(other(problem)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_prefixes(implementation):

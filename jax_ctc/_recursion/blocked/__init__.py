@@ -18,6 +18,8 @@ References:
     A. Graves et al., "Connectionist temporal classification", ICML 2006, section 4.1.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -52,15 +54,15 @@ def forward(
     *,
     normalise: bool,
     time_axes: tuple[str, ...] = (),
-    unroll: int = 1,
+    **how: Any,
 ) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad.
 
-    unroll: the frames of one turn of a loop. Nothing that is computed depends on it.
+    how: fields of a `Plan` that nothing depends on but how fast a platform is.
     """
     if time_axes:
         return stretches.forward(problem, normalise=normalise, time_axes=time_axes)
-    return likelihood.forward(problem, normalise=normalise, unroll=unroll)
+    return likelihood.forward(problem, normalise=normalise, **how)
 
 
 def forward_backward(
@@ -68,11 +70,11 @@ def forward_backward(
     *,
     normalise: bool,
     time_axes: tuple[str, ...] = (),
-    unroll: int = 1,
+    **how: Any,
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
     if time_axes:
         return stretches.forward_backward(
             problem, normalise=normalise, time_axes=time_axes
         )
-    return likelihood.forward_backward(problem, normalise=normalise, unroll=unroll)
+    return likelihood.forward_backward(problem, normalise=normalise, **how)

@@ -39,6 +39,7 @@ class Plan(NamedTuple):
     normalise: bool
     is_stretch: bool = False  # more frames lie on other devices
     unroll: int = 1  # frames in one turn of the innermost loop
+    is_wide: bool = False  # a blank's emission is laid out for every n
 
 
 class Total(NamedTuple):
@@ -154,7 +155,9 @@ def read(
     shift = sum_frames(log.log_shift)
     high, error = two_sum(total.high, shift[0])
     total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
-    emission = Emission(extended.from_log(log.blank), extended.from_log(log.label))
+    label = jnp.pad(log.label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
+    blank = jnp.broadcast_to(log.blank, label.shape) if plan.is_wide else log.blank
+    emission = Emission(extended.from_log(blank), extended.from_log(label))
     if plan.is_stretch:
         num_frames = problem.scores.shape[1]
         emission = held(emission, start + positions(plan.chunk) >= num_frames)

@@ -62,7 +62,7 @@ class Entropies(NamedTuple):
     """Of how each state was reached, or is left."""
 
     blank: Float[Array, "... B U+1"]
-    label: Float[Array, "... B U"]
+    label: Float[Array, "... B U+1"]
 
 
 class Known(NamedTuple):
@@ -177,14 +177,14 @@ def _certain(state: State) -> Known:
 
 def _entropies_into(of: Entropies) -> tuple[tuple, tuple]:
     """Return the entropies beside `ways_into`: stay, move, skip."""
-    previous = jnp.pad(of.label, ((0, 0), (1, 0)))  # of label[n-1], [B, U+1]
-    return (of.blank, previous), (of.label, of.blank[:, :-1], previous[:, :-1])
+    previous = jnp.pad(of.label, ((0, 0), (1, 0)))[:, :-1]  # of label[n-1]
+    return (of.blank, previous), (of.label, of.blank, previous)
 
 
 def _entropies_out(of: Entropies) -> tuple[tuple, tuple]:
     """Return the entropies beside `ways_out`: stay, move, skip."""
-    here = jnp.pad(of.label, ((0, 0), (0, 1)))  # of label[n], [B, U+1]
-    return (of.blank, here), (of.label, of.blank[:, 1:], here[:, 1:])
+    blank, label = (jnp.pad(x, ((0, 0), (0, 1)))[:, 1:] for x in of)  # of n + 1
+    return (of.blank, of.label), (of.label, blank, label)
 
 
 def _mean_surprisals(ways: Ways, entropies: tuple[tuple, tuple]) -> Entropies:

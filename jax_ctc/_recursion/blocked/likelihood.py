@@ -36,14 +36,12 @@ class Product(NamedTuple):
     """alpha * beta of one frame or of many; divided by their sum, posteriors."""
 
     blank: Float[Array, "... B U+1"]
-    label: Float[Array, "... B U"]
+    label: Float[Array, "... B U+1"]
 
 
-def forward(
-    problem: Problem, *, normalise: bool, unroll: int = 1
-) -> Float[Array, " B"]:
+def forward(problem: Problem, *, normalise: bool, **how: Any) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    plan = make_plan(problem, normalise=normalise)._replace(unroll=unroll)
+    plan = make_plan(problem, normalise=normalise)._replace(**how)
     return keep_alpha(problem, plan)[0]
 
 
@@ -56,10 +54,10 @@ def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
 
 
 def forward_backward(
-    problem: Problem, *, normalise: bool, unroll: int = 1
+    problem: Problem, *, normalise: bool, **how: Any
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan = make_plan(problem, normalise=normalise)._replace(unroll=unroll)
+    plan = make_plan(problem, normalise=normalise)._replace(**how)
     log_value, scale, replay = keep_alpha(problem, plan)
     is_alive, beta = jnp.isfinite(log_value), careful(final(problem))
     return log_value, gradient_of(problem, plan, replay, beta, scale, is_alive)
@@ -83,7 +81,7 @@ def posteriors(
 
     _, (blank, label) = replay(visit, careful(final(problem)))
     frames = problem.scores.shape[1]
-    return log_value, label[:frames], blank[:frames]
+    return log_value, label[:frames, :, :-1], blank[:frames]
 
 
 def keep_alpha(

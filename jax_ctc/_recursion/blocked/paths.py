@@ -90,7 +90,7 @@ def keep_back(problem: Problem) -> Any:
         ways = ways_into(problem, alpha)
         blank, of_blank = extended.best(*ways.blank)
         label, of_label = extended.best(*ways.label)
-        backs = jnp.concatenate([of_blank, of_label], axis=1)
+        backs = jnp.concatenate([of_blank, of_label[:, :-1]], axis=1)
         return emit(State(blank, label), emission), backs
 
     return step
@@ -131,7 +131,10 @@ def sample_paths(
     ) -> tuple:
         del emission
         uniform = lax.dynamic_slice_in_dim(padded, start, plan.chunk)
-        rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *alphas)
+        rows = jax.tree.map(
+            lambda blank, label: jnp.concatenate([blank, label[:, :, :-1]], axis=2),
+            *alphas,
+        )
         return draw_states(choose, rows, uniform, state)
 
     last = jnp.broadcast_to(last_state(problem.num_labels)[:, None], padded.shape[1:])

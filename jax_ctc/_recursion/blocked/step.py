@@ -3,6 +3,10 @@
     blank'[n] = p_t(blank)    * (blank[n] + label[n-1])
     label'[n] = p_t(labels_n) * (label[n] + blank[n] + can_skip[n] * label[n-1])
 
+Both rows have U + 1 places: after the last label comes one that nothing is ever in,
+for its emission is 0. Rows of one shape are computed in one piece: a TPU's compiler
+makes two or three operations of a frame, of rows of two shapes seven.
+
 The ways into a state are the same for every question: `advance` adds them up, and
 `keep_back` (paths.py) takes the best.
 """
@@ -25,14 +29,14 @@ class State(NamedTuple):
     """One frame's column of alpha or beta."""
 
     blank: Extended  # [B, U+1]
-    label: Extended  # [B, U]
+    label: Extended  # [B, U+1]; label[U] = 0
 
 
 class Emission(NamedTuple):
     """One frame's (or, stacked, one chunk's) emission probabilities over its best."""
 
     blank: Extended  # [..., B, 1], or [..., B, U+1]
-    label: Extended  # [..., B, U]
+    label: Extended  # [..., B, U+1]; of label[U] 0
     is_held: Bool[Array, "..."] | None = None  # past a stretch, before the next one
 
 
@@ -45,11 +49,10 @@ class Ways(NamedTuple):
 
 def ways_into(problem: Problem, alpha: State) -> Ways:
     """Return what each state of the next frame can come from, nearest first."""
-    blank, label = alpha  # [B, U+1], [B, U]
-    previous = pad(label, left=True)  # label[n-1], [B, U+1]
-    stay = take(blank, slice(None, -1))  # [B, U]
-    skip = extended.select(problem.can_skip, take(previous, slice(None, -1)))
-    return Ways((blank, previous), (label, stay, skip))
+    blank, label = alpha
+    previous = shift(label, by=1)  # label[n-1]
+    skip = extended.select(_can_skip(problem), previous)
+    return Ways((blank, previous), (label, blank, skip))
 
 
 def advance(problem: Problem, alpha: State, emission: Emission) -> State:
@@ -73,11 +76,9 @@ def ways_out(problem: Problem, beta: State, emission: Emission) -> Ways:
     blank'[n] = b[n] + l[n]
     label'[n] = l[n] + b[n+1] + can_skip[n+1] * l[n+1]
     """
-    blank, label = emit(beta, emission)  # [B, U+1], [B, U]
-    here = pad(label, left=False)  # [B, U+1], no label to follow the last
-    can_skip = jnp.pad(problem.can_skip, ((0, 0), (0, 1)))[:, 1:]
-    skip = extended.select(can_skip, take(here, slice(1, None)))  # [B, U]
-    return Ways((blank, here), (label, take(blank, slice(1, None)), skip))
+    blank, label = emit(beta, emission)
+    skip = shift(extended.select(_can_skip(problem), label), by=-1)
+    return Ways((blank, label), (label, shift(blank, by=-1), skip))
 
 
 def emit(state: State, emission: Emission) -> State:
@@ -88,12 +89,13 @@ def emit(state: State, emission: Emission) -> State:
 def initial(problem: Problem) -> State:
     """Return alpha before the first frame: blank[0] = 1."""
     start = jnp.zeros_like(problem.num_labels)
-    return _indicators(problem, start, start - 1)
+    return State(_indicator(problem, start), _indicator(problem, start - 1))
 
 
 def final(problem: Problem) -> State:
     """Return beta after the last frame: blank[N] = label[N-1] = 1."""
-    return _indicators(problem, problem.num_labels, problem.num_labels - 1)
+    last = problem.num_labels
+    return State(_indicator(problem, last), _indicator(problem, last - 1))
 
 
 def careful(state: State) -> State:
@@ -120,19 +122,17 @@ def at_end(problem: Problem, row: Array, empty: float | int) -> Array:
     return jnp.max(jnp.where(here, row, jnp.asarray(empty, row.dtype)), axis=1)
 
 
-def pad(row: Extended, *, left: bool) -> Extended:
-    """Add one state that holds 0 at the left, or at the right."""
-    low, high = int(left), int(not left)
-
-    def add(x: jax.Array, zero: int) -> jax.Array:
-        return lax.pad(x, jnp.asarray(zero, x.dtype), ((0, 0, 0), (low, high, 0)))
-
-    return extended.map_parts(add, row)
+def _can_skip(problem: Problem) -> Bool[Array, "B G"]:
+    return jnp.pad(problem.can_skip, ((0, 0), (0, 1)))
 
 
-def take(row: Extended, states: slice) -> Extended:
-    """Return some states of a row."""
-    return extended.map_parts(lambda x, _: x[:, states], row)
+def shift(row: Extended, *, by: int) -> Extended:
+    """Return the row moved to the right, or to the left; 0 where nothing came from."""
+
+    def move(x: jax.Array, zero: int) -> jax.Array:
+        return lax.pad(x, jnp.asarray(zero, x.dtype), ((0, 0, 0), (by, -by, 0)))
+
+    return extended.map_parts(move, row)
 
 
 def held(emission: Emission, is_held: Bool[Array, " K"]) -> Emission:
@@ -157,17 +157,10 @@ def hold(emission: Emission, state: State, moved: State) -> State:
     return jax.tree.map(lambda old, new: jnp.where(is_held, old, new), state, moved)
 
 
-def _indicators(
-    problem: Problem, blank: Int[Array, " B"], label: Int[Array, " B"]
-) -> State:
-    """Return 1 in the two states given, 0 in the others."""
-    num_labels, one = problem.can_skip.shape[1], zeros(problem)[:, None] + 1
-    return State(
-        *(
-            Extended(
-                jnp.broadcast_to(one, (one.shape[0], size)),
-                jnp.where(is_at(place, size), jnp.int32(0), jnp.int32(ZERO)),
-            )
-            for place, size in ((blank, num_labels + 1), (label, num_labels))
-        )
+def _indicator(problem: Problem, place: Int[Array, " B"]) -> Extended:
+    """Return a row that is 1 in the place given, 0 elsewhere."""
+    size, one = problem.can_skip.shape[1] + 1, zeros(problem)[:, None] + 1
+    return Extended(
+        jnp.broadcast_to(one, (one.shape[0], size)),
+        jnp.where(is_at(place, size), jnp.int32(0), jnp.int32(ZERO)),
     )

@@ -185,7 +185,6 @@ def _pack(state: State, plan: Plan) -> Extended:
     """Lay out a column of the lattice: parts [tiles, 2, registers, 8, 128]."""
 
     def pack(zero: int, blank: jax.Array, label: jax.Array) -> jax.Array:
-        label = jnp.pad(label, ((0, 0), (0, 1)), constant_values=zero)
         return spread(jnp.stack([blank, label]), plan.cut.slots, zero)
 
     blank, label = state
@@ -205,5 +204,5 @@ def _unpack(column: Extended, problem: Problem, plan: Plan) -> State:
     both = extended.map_parts(unpack, column)  # [2, B, U+1]
     return State(
         extended.map_parts(lambda x, _: x[0], both),
-        extended.map_parts(lambda x, _: x[1, :, :-1], both),
+        extended.map_parts(lambda x, _: x[1], both),
     )
