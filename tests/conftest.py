@@ -1,6 +1,5 @@
 """What every test runs under: 8 CPU devices, strict JAX, nothing downloaded."""
 
-import contextlib
 import functools
 import gc
 import itertools
@@ -23,12 +22,6 @@ from jax.experimental.compilation_cache import compilation_cache
 MAPS = pathlib.Path("/proc/self/maps")
 TESTS = itertools.count(1)
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
-# Beside the least of optimisations: what XLA's compiler for CPUs spends most of the
-# rest of its time on. JAX has no setting for it.
-QUICKLY = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
 
 
 def pytest_configure(config):
@@ -98,18 +91,12 @@ def strict_jax(request):
         yield
 
 
-def known_options():
-    """Return those of `QUICKLY` that this XLA has: such options come and go."""
-    program, known = jax.jit(lambda: 0).lower(), []
-    for option in QUICKLY.items():
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            program.compile(compiler_options=dict([option]))
-            known.append(option)
-    return known
-
-
 def with_less(get_compile_options):
-    """Return what tells XLA's options, `QUICKLY` among them where it is for a CPU."""
+    """Return what tells XLA's options, on a CPU those of the doctor's among them.
+
+    JAX has no setting for them. They are looked up where a program is compiled first:
+    by then what is imported is annotated.
+    """
     quickly = None
 
     @functools.wraps(get_compile_options)
@@ -119,7 +106,9 @@ def with_less(get_compile_options):
         if backend is not None and backend.platform == "cpu":
             if quickly is None:
                 quickly = []  # of the programs that tell which there are
-                quickly = known_options()
+                from jax_ctc._diagnose.quickly import QUICKLY, known_options
+
+                quickly = list(known_options(QUICKLY).items())
             found.env_option_overrides = [*found.env_option_overrides, *quickly]
         return found
 

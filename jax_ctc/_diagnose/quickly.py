@@ -13,8 +13,9 @@ import jax
 
 ONCE, OFTEN = 0, 1  # levels of optimisation
 
-# XLA's options come and go: those that it does not have are left out.
-_QUICKLY = {
+# Beside the least of optimisations: what XLA's compiler for CPUs spends most of the
+# rest of its time on.
+QUICKLY = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
@@ -28,7 +29,7 @@ def jit_quickly(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.cache
         def compiled(platform: str) -> Callable[..., Any]:
-            options = _known_options(level) if platform == "cpu" else None
+            options = _options(level) if platform == "cpu" else None
             return jax.jit(
                 function, static_argnums=static_argnums, compiler_options=options
             )
@@ -43,9 +44,13 @@ def jit_quickly(
 
 
 @functools.cache
-def _known_options(level: int) -> dict[str, Any]:
+def _options(level: int) -> dict[str, Any]:
+    return known_options({"xla_backend_optimization_level": level, **QUICKLY})
+
+
+def known_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those options that this XLA has: they come and go."""
     program, known = jax.jit(lambda: 0).lower(), {}
-    options = {"xla_backend_optimization_level": level, **_QUICKLY}
     for name, value in options.items():
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             program.compile(compiler_options={name: value})
