@@ -79,7 +79,9 @@ def test_explicit_batch_inside_an_axis_that_does_not_matter():
 )
 def test_what_jax_cannot_differentiate_is_refused(kind, manual, specs, options):
     """One shard_map within another, of logits that vary over both."""
-    with pytest.raises(ValueError, match=r"Name all of these axes in one shard_map"):
+    # The first of these JAX 0.12 refuses itself, before the loss sees it.
+    refused = r"Name all of these axes in one shard_map|does not match the specs"
+    with pytest.raises(ValueError, match=refused):
         over(make_mesh(kind), {manual}, specs, specs, **options)
 
 
