@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 # Of `blocked`, fields of its plan. What a turn of a loop has to start, a GPU starts one
 # by one: several frames a turn are fewer copies. A TPU cuts a number for each utterance
-# out of an array by an operation of its own, a third of a frame's cycles.
+# out of an array by an operation of its own, a quarter of a frame's cycles.
 HOW: dict[str, dict[str, Any]] = {
     "cuda": {"unroll": 6},
     "rocm": {"unroll": 6},
