@@ -26,6 +26,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from jax_ctc._mesh.varying import (
     as_axes,
+    explicit_axes,
     is_bound,
     is_tracked,
     show,
@@ -193,11 +194,7 @@ def _from_type(batch: Any, asked: Placement, name: str) -> Placement | None:
         axes_of("D"),
         mesh,
         leading,
-        frozenset(
-            axis
-            for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-            if kind == AxisType.Explicit
-        ),
+        explicit_axes(mesh),
     )
     _check_outside(batch, found, name)
     for letter, told in asked.by_letter.items():

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AbstractMesh, AxisType
 
 
 def vary_alike(
@@ -44,6 +45,12 @@ def vary_over(array: jax.Array, axes: Iterable[str]) -> jax.Array:
 def varying(array: jax.Array) -> frozenset[str]:
     """Return the mesh axes that an array varies over, where types tell."""
     return jax.typeof(array).manual_axis_type.varying
+
+
+def explicit_axes(mesh: AbstractMesh) -> frozenset[str]:
+    """Return the mesh axes that types show."""
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return frozenset(axis for axis, kind in kinds if kind == AxisType.Explicit)
 
 
 def steady_scan(

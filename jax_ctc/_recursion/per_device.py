@@ -24,9 +24,10 @@ import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._mesh.varying import explicit_axes
 from jax_ctc._numbers.precision import accumulator
 
 # function(problem, normalise=...) -> log p [B], and as the method has it the gradient
@@ -135,11 +136,7 @@ def _enter(function: Callable[..., list[Any]], arrays: Any) -> list[Any]:
         mesh=mesh,
         in_specs=place,
         out_specs=place,
-        axis_names={
-            axis
-            for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-            if kind == AxisType.Explicit
-        },
+        axis_names=explicit_axes(mesh),
     )(*(jax.reshard(x, NamedSharding(mesh, place)) for x in arrays))
 
 
