@@ -17,19 +17,23 @@ A block is a `jax.checkpoint` in two loops. JAX's derivative makes it again, tur
 into the gradient of its logits, and adds up what features, kernel and bias get from it.
 Classes are the outer loop: then the kernel's gradient is written a block of columns at
 a time, and only the features', which are few, are added to over and over. Where classes
-are no more than features, logits are as small, and are kept.
+are no more than features, logits are as small: they are kept, of all classes at once.
 """
 
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._checks.head import How
-from jax_ctc._lattice import normaliser
+from jax_ctc._lattice import blocks, normaliser
+from jax_ctc._lattice.blocks import Cut
 from jax_ctc._lattice.needed import over_own_classes, peak_of_all, small_scores
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import (
@@ -40,7 +44,7 @@ from jax_ctc._mesh.varying import (
 )
 from jax_ctc._numbers.masks import is_inside, positions
 from jax_ctc._numbers.precision import accumulator
-from jax_ctc._numbers.sizes import USUAL_BATCH, Size, is_open, usual
+from jax_ctc._numbers.sizes import USUAL_BATCH, is_open, usual
 
 
 class Block(NamedTuple):
@@ -58,6 +62,7 @@ class Block(NamedTuple):
 _BLOCK = {"cpu": Block(512, 512, 512)}
 _BLOCK_ELSEWHERE = Block(4096, 1024, 4096)
 _CLASS_BLOCKS = 16
+_KEPT = "ctc_logits"
 _LANES = 128  # where blocks of classes do not divide evenly, they are of multiples
 
 
@@ -75,6 +80,13 @@ class Seen(NamedTuple):
     below: Float[Array, "..."]
     count: Float[Array, "..."]
     needed: Float[Array, "..."]  # of each state: 0 where its class is not among these
+
+
+class Cuts(NamedTuple):
+    """How logits are cut into blocks."""
+
+    frames: Cut
+    classes: Cut
 
 
 class Axes(NamedTuple):
@@ -98,10 +110,8 @@ def needed_logits(
     dtype = accumulator(jnp.promote_types(features.dtype, layer.kernel.dtype))
     is_live = is_inside(problem.logit_lengths, num_frames)
     is_wrong = anywhere(~jnp.all(jnp.isfinite(features), axis=2), axes.feature)
-    # 0 * NaN is NaN: what a gradient is multiplied by must be finite.
-    features = jnp.where((is_live & ~is_wrong)[:, :, None], features, 0).astype(dtype)
     is_whole = ~anywhere(~jnp.all(jnp.isfinite(layer.kernel)), axes.feature)
-    seen = _look_through(features, layer, problem, how, axes)
+    seen = _look_through(features, layer, dtype, problem, how, axes)
 
     peak = jnp.where(is_wrong | ~is_whole, jnp.nan, jnp.max(seen.peak, axis=0))
     peak, is_bad = peak_of_all(peak, is_live, axes.vocab)
@@ -132,6 +142,7 @@ def _precision(how: How, features: jax.Array, kernel: jax.Array) -> str:
 def _look_through(
     features: Float[Array, "B T D"],
     layer: Layer,
+    dtype: jnp.dtype,
     problem: Problem,
     how: How,
     axes: Axes,
@@ -139,33 +150,54 @@ def _look_through(
     """Make all logits, a block at a time, and return what is kept of them."""
     num_frames, num_classes = features.shape[1], layer.kernel.shape[1]
     features, layer = _vary_alike(features, layer, axes.feature)
-    rows, first_frames = _in_frames(features)
-    layers, first_classes = _in_classes(layer, features.dtype)
+    # Logits are sums over features: they no longer vary over these axes.
+    own = varying(features) - set(axes.feature)
+    cuts = Cuts(_cut_frames(features), _cut_classes(num_classes, features.shape[2]))
+    rows = blocks.cut(features, 1, cuts.frames, dtype)
+    columns = blocks.cut(layer.kernel, 1, cuts.classes, dtype)
+    bias = None
+    if layer.bias is not None:
+        bias = blocks.cut(layer.bias, 0, cuts.classes, dtype).stack
     ids = problem.ids
     if axes.vocab:
         ids = ids - lax.axis_index(axes.vocab) * num_classes
     # Frames past the longest utterance are not multiplied.
     longest = jnp.max(problem.logit_lengths, initial=0)
-    look = functools.partial(_look, num_classes, how, axes)
-    # Logits are sums over features: they no longer vary over these axes.
-    own = varying(features) - set(axes.feature)
-    empty = jnp.zeros((*rows.shape[:3], ids.shape[1]), features.dtype)
-    needed = vary_over(empty, own)
+
+    def look(row: Any, column: Any, bias: Any, first: tuple[Any, Any]) -> Seen:
+        first_frame, first_class = first
+        features = blocks.read(rows.whole, row, 1, first_frame)
+        kernel = blocks.read(columns.whole, column, 1, first_class)
+        block, own_ids = Layer(kernel, bias), ids - first_class
+        is_class = None
+        if cuts.classes.total != num_classes:
+            is_class = first_class + positions(cuts.classes.size) < num_classes
+        see = functools.partial(_seen, own_ids, is_class, how, axes)
+        skip = functools.partial(_nothing, own_ids, own)
+        return lax.cond(first_frame < longest, see, skip, features, block)
+
+    keep = None
+    if num_classes <= features.shape[2]:
+        keep = jax.checkpoint_policies.save_only_these_names(_KEPT)
+    look = jax.checkpoint(look, prevent_cse=False, policy=keep)
 
     def of_classes(needed: jax.Array, block: Any) -> tuple[jax.Array, Seen]:
-        layer, first_class = block
+        column, bias, first_class = block
 
         def of_frames(_: None, block: Any) -> tuple[None, Seen]:
-            rows, first_frame, needed = block
-            is_some = first_frame < longest
-            seen = look(rows, layer, ids, first_class, is_some)
+            row, first_frame, needed = block
+            seen = look(row, column, bias, (first_frame, first_class))
             return None, seen._replace(needed=needed + seen.needed)
 
-        _, seen = lax.scan(of_frames, None, (rows, first_frames, needed))
+        xs = rows.stack, blocks.starts(cuts.frames), needed
+        _, seen = lax.scan(of_frames, None, xs)
         return seen.needed, seen._replace(needed=None)
 
-    needed, seen = lax.scan(of_classes, needed, (layers, first_classes))
-    whole = functools.partial(_whole, num_frames=num_frames)
+    shape = (cuts.frames.count, features.shape[0], cuts.frames.size, ids.shape[1])
+    needed = vary_over(jnp.zeros(shape, dtype), own)
+    xs = columns.stack, bias, blocks.starts(cuts.classes)
+    needed, seen = lax.scan(of_classes, needed, xs)
+    whole = functools.partial(blocks.joined, length=num_frames)
     peak, below, count = (jax.vmap(whole)(x) for x in seen[:3])
     return Seen(peak, below, count, whole(needed))
 
@@ -182,96 +214,60 @@ def _vary_alike(
     return features, Layer(kernel, bias[0] if bias else None)
 
 
-def _in_frames(
-    features: Float[Array, "B T D"],
-) -> tuple[Float[Array, "F B K D"], Int[Array, " F"]]:
-    """Return blocks of K frames, zeros at the end, and the first frame of each."""
-    batch, num_frames, width = features.shape
+def _cut_frames(features: Float[Array, "B T D"]) -> Cut:
+    """Return F blocks of K frames."""
+    batch, num_frames, _ = features.shape
     most = max(_block().rows // max(usual(batch, USUAL_BATCH), 1), 1)
     count = -(-num_frames // most)
-    size = most if is_open(num_frames) else -(-num_frames // count)
-    padded = jnp.pad(features, ((0, 0), (0, count * size - num_frames), (0, 0)))
-    blocks = padded.reshape(batch, count, size, width)
-    return jnp.moveaxis(blocks, 1, 0), positions(count) * size
+    return Cut(count, most if is_open(num_frames) else -(-num_frames // count))
 
 
-def _block() -> Block:
-    return _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
-
-
-def _whole(blocks: Float[Array, "F B K *S"], num_frames: Size) -> jax.Array:
-    """Return [B, T, ...] of blocks of frames."""
-    joined = jnp.moveaxis(blocks, 0, 1)
-    batch, count, size, *rest = joined.shape
-    joined = joined.reshape(batch, count * size, *rest)
-    if is_open(num_frames):  # that so many are there, JAX cannot tell
-        return jnp.take(joined, positions(num_frames), axis=1, mode="clip")
-    return joined[:, :num_frames]
-
-
-def _in_classes(layer: Layer, dtype: jnp.dtype) -> tuple[Layer, Int[Array, " C"]]:
-    """Return blocks of columns, finite, and the first class of each.
-
-    kernel: [C, D, classes]; bias: [C, classes]. Past the last class they are zeros.
-    """
-    num_classes = layer.kernel.shape[1]
+def _cut_classes(num_classes: int, width: int) -> Cut:
+    """Return C blocks of classes; one, where their logits are kept."""
+    if num_classes <= width:
+        return Cut(1, num_classes)
     _, fewest, most = _block()
     count = -(-num_classes // min(max(num_classes // _CLASS_BLOCKS, fewest), most))
     size = -(-num_classes // count)
     if size * count != num_classes:
         size = -(-size // _LANES) * _LANES
         count = -(-num_classes // size)
-
-    def split(x: Float[Array, "... V"]) -> Float[Array, "C ..."]:
-        spare = [(0, 0)] * (x.ndim - 1) + [(0, size * count - num_classes)]
-        blocks = jnp.pad(x, spare).reshape(*x.shape[:-1], count, size)
-        return jnp.moveaxis(blocks, -2, 0)
-
-    # Widened here, gradients are added up wide. A bad kernel has been noticed.
-    kernel = jnp.where(jnp.isfinite(layer.kernel), layer.kernel, 0).astype(dtype)
-    bias = None if layer.bias is None else split(layer.bias.astype(dtype))
-    return Layer(split(kernel), bias), positions(count) * size
+    return Cut(count, size)
 
 
-def _look(num_classes: int, how: How, axes: Axes, *block: Any) -> Seen:
-    """Look at one block, unless none of its frames is of any utterance."""
-    rows, layer, ids, first_class, is_some = block
+def _block() -> Block:
+    return _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
 
-    def look(rows: jax.Array, layer: Layer) -> Seen:
-        is_class = None
-        if num_classes % layer.kernel.shape[1]:
-            is_class = first_class + positions(layer.kernel.shape[1]) < num_classes
-        own_ids = ids - first_class
-        return _seen(rows, layer, own_ids, is_class, how, axes)
 
-    def skip(rows: jax.Array, layer: Layer) -> Seen:
-        shape, own = rows.shape[:2], varying(rows) - set(axes.feature)
-        none = vary_over(jnp.zeros(shape, rows.dtype), own)
-        needed = vary_over(jnp.zeros((*shape, ids.shape[1]), rows.dtype), own)
-        return Seen(none, none, none, needed)
-
-    def choose(rows: jax.Array, layer: Layer) -> Seen:
-        return lax.cond(is_some, look, skip, rows, layer)
-
-    is_small = num_classes <= rows.shape[2]
-    policy = jax.checkpoint_policies.dots_saveable if is_small else None
-    return jax.checkpoint(choose, prevent_cse=False, policy=policy)(rows, layer)
+def _nothing(
+    ids: Int[Array, "B S"],
+    axes: frozenset[str],
+    rows: Float[Array, "B K D"],
+    layer: Layer,
+) -> Seen:
+    """Return what is seen of a block that no frame of any utterance lies in."""
+    del layer
+    shape, dtype = rows.shape[:2], rows.dtype
+    none = vary_over(jnp.zeros(shape, dtype), axes)
+    return Seen(
+        none, none, none, vary_over(jnp.zeros((*shape, ids.shape[1]), dtype), axes)
+    )
 
 
 def _seen(
-    rows: Float[Array, "B K D"],
-    layer: Layer,
     ids: Int[Array, "B S"],
     is_class: Bool[Array, " V"] | None,
     how: How,
     axes: Axes,
+    rows: Float[Array, "B K D"],
+    layer: Layer,
 ) -> Seen:
     """Make a block of logits, and return what is kept of it.
 
     ids: counted from the block's first class. is_class: which of its columns are none
     that were added to make it whole.
     """
-    logits = jnp.einsum("bkd,dc->bkc", rows, layer.kernel, precision=how.precision)
+    logits = checkpoint_name(_product(rows, layer.kernel, how.precision), _KEPT)
     if axes.feature:
         logits = lax.psum(logits, axes.feature)
     if layer.bias is not None:
@@ -292,6 +288,33 @@ def _seen(
     logits = jnp.where(_below_infinity(peak)[:, :, None], logits, nearest[:, :, None])
     below, count = normaliser.below_and_peaks(logits, nearest)
     return Seen(peak, below, count, _gather(logits, ids))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _product(
+    rows: Float[Array, "B K D"], kernel: Float[Array, "D C"], precision: str
+) -> Float[Array, "B K C"]:
+    """Return rows @ kernel.
+
+    Turned round, the derivative is a sum over C classes for each feature. Over many it
+    rounds too much: it is taken in pieces, which are added up.
+    """
+    return jnp.einsum("bkd,dc->bkc", rows, kernel, precision=precision)
+
+
+def _product_jvp(precision: str, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    (rows, kernel), (of_rows, of_kernel) = primals, tangents
+    most, terms = _block().most, []
+    if not isinstance(of_rows, SymbolicZero):
+        columns = [kernel[:, i : i + most] for i in range(0, kernel.shape[1], most)]
+        pieces = [_product(of_rows, piece, precision) for piece in columns]
+        terms.append(jnp.concatenate(pieces, axis=2))
+    if not isinstance(of_kernel, SymbolicZero):
+        terms.append(_product(rows, of_kernel, precision))
+    return _product(rows, kernel, precision), functools.reduce(operator.add, terms)
+
+
+_product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
 def _below_infinity(peak: Float[Array, "B K"]) -> Bool[Array, "B K"]:

@@ -1,0 +1,127 @@
+"""An array read in blocks where it lies, whose derivative is written in blocks.
+
+A loop over the blocks of an array can slice it, or scan over a stack of them. The stack
+is a copy of the array; but a slice has a derivative as large as the whole array, for
+each block anew. Here a block is read as a slice, and has the derivative of a stack.
+Nothing but that derivative asks for the stack: XLA never makes it.
+
+It is a primitive, because a scan drops a `custom_jvp` where its own gradient is
+differentiated again.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float, Int
+
+from jax_ctc._numbers.masks import positions
+from jax_ctc._numbers.sizes import Size, is_open
+
+
+class Cut(NamedTuple):
+    """How an axis is cut; what its last block has too many are zeros."""
+
+    count: Size  # blocks
+    size: Size  # of each
+
+    @property
+    def total(self) -> Size:
+        """The length of the axis with those zeros."""
+        return self.count * self.size
+
+
+class Blocks(NamedTuple):
+    """What a loop over blocks of an array is given."""
+
+    whole: Float[Array, "..."]  # to read from; it has no derivative
+    stack: Float[Array, "N ..."]  # to scan over: not to be read
+
+
+def cut(array: Float[Array, "..."], axis: int, how: Cut, dtype: jnp.dtype) -> Blocks:
+    """Return an array's blocks, whose derivatives are of this dtype."""
+    spare = [(0, 0)] * array.ndim
+    spare[axis] = (0, how.total - array.shape[axis])
+    whole = jnp.pad(array, spare)
+    stack = whole.astype(dtype).reshape(
+        *array.shape[:axis], *how, *array.shape[axis + 1 :]
+    )
+    return Blocks(lax.stop_gradient(whole), jnp.moveaxis(stack, axis, 0))
+
+
+def starts(how: Cut) -> Int[Array, " N"]:
+    """Return where each block begins."""
+    return positions(how.count) * how.size
+
+
+def read(
+    whole: Float[Array, "..."],
+    block: Float[Array, "..."],
+    axis: int,
+    start: Int[Array, ""],
+) -> Float[Array, "..."]:
+    """Return a block of the stack, read where it lies.
+
+    What is not finite is read as 0: times NaN, a gradient of 0 is NaN.
+    """
+    here = lax.dynamic_slice_in_dim(whole, start, block.shape[axis], axis)
+    return _in_place.bind(
+        block, jnp.where(jnp.isfinite(here), here, 0).astype(block.dtype)
+    )
+
+
+def joined(blocks: Float[Array, "N B K *S"], length: Size) -> Float[Array, "B T *S"]:
+    """Return what was made of blocks of the second axis, which is so long."""
+    rows = jnp.moveaxis(blocks, 0, 1)
+    batch, count, size, *rest = rows.shape
+    rows = rows.reshape(batch, count * size, *rest)
+    if is_open(length):  # that so many are there, JAX cannot tell
+        return jnp.take(rows, positions(length), axis=1, mode="clip")
+    return rows[:, :length]
+
+
+# _in_place(block, here) = here        d _in_place = d block
+_in_place = Primitive("ctc_in_place")
+
+
+@_in_place.def_impl
+def _run(block: jax.Array, here: jax.Array) -> jax.Array:
+    del block
+    return here
+
+
+@_in_place.def_abstract_eval
+def _type(block: Any, here: Any) -> Any:
+    del here
+    return block
+
+
+def _jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    return _in_place.bind(*primals), tangents[0]
+
+
+def _batch(values: tuple[Any, Any], axes: tuple[int | None, int | None]) -> Any:
+    """Read a block of each, if of one only the block or only what is read differs."""
+    [size] = {
+        x.shape[axis] for x, axis in zip(values, axes, strict=True) if axis is not None
+    }
+    block, here = (
+        jnp.broadcast_to(x, (size, *x.shape))
+        if axis is None
+        else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(values, axes, strict=True)
+    )
+    return _in_place.bind(block, here), 0
+
+
+def _lower(context: Any, block: Any, here: Any) -> Any:
+    del context, block
+    return [here]
+
+
+ad.primitive_jvps[_in_place] = _jvp
+batching.primitive_batchers[_in_place] = _batch
+mlir.register_lowering(_in_place, _lower)
