@@ -20,7 +20,7 @@ LAYERS = [
     {"_output/progress", "_output/visible", "_output/whole"},
     {"_checks/given", "_numbers/sizes"},
     {"_checks/host", "_checks/status"},
-    {"_numbers/masks", "_numbers/precision"},
+    {"_numbers/mapped", "_numbers/masks", "_numbers/precision"},
     {"_numbers/two_floats", "_mesh/varying"},
     {"_numbers/extended"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},

@@ -18,6 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
+from jax_ctc._numbers.mapped import in_front
 from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.sizes import Size, is_open
 
@@ -104,17 +105,7 @@ def _jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]
 
 
 def _batch(values: tuple[Any, Any], axes: tuple[int | None, int | None]) -> Any:
-    """Read a block of each, if of one only the block or only what is read differs."""
-    [size] = {
-        x.shape[axis] for x, axis in zip(values, axes, strict=True) if axis is not None
-    }
-    block, here = (
-        jnp.broadcast_to(x, (size, *x.shape))
-        if axis is None
-        else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(values, axes, strict=True)
-    )
-    return _in_place.bind(block, here), 0
+    return _in_place.bind(*in_front(values, axes)), 0
 
 
 def _lower(context: Any, block: Any, here: Any) -> Any:

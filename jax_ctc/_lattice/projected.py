@@ -17,7 +17,8 @@ A block is a `jax.checkpoint` in two loops. JAX's derivative makes it again, tur
 into the gradient of its logits, and adds up what features, kernel and bias get from it.
 Classes are the outer loop: then the kernel's gradient is written a block of columns at
 a time, and only the features', which are few, are added to over and over. Where classes
-are no more than features, logits are as small: they are kept, of all classes at once.
+are no more than features, logits are as small: a block has all classes, and they are
+kept.
 """
 
 import functools

@@ -28,6 +28,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import explicit_axes
+from jax_ctc._numbers.mapped import in_front
 from jax_ctc._numbers.precision import accumulator
 
 # function(problem, normalise=...) -> log p [B], and as the method has it the gradient
@@ -100,15 +101,6 @@ def _(*avals: Any, method: str, **_: Any) -> list[Any]:
 
 def _batch(arrays: Any, axes: Any, **static: Any) -> tuple[Any, Any]:
     """Let the new axis join the batch."""
-    [size] = {
-        x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None
-    }
-    whole = [
-        jnp.broadcast_to(x[None], (size, *x.shape))
-        if axis is None
-        else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(arrays, axes, strict=True)
-    ]
 
     def join(*whole: Any) -> list[Any]:
         count, batch = whole[0].shape[:2]
@@ -116,7 +108,7 @@ def _batch(arrays: Any, axes: Any, **static: Any) -> tuple[Any, Any]:
         outs = _choose.bind(*joined, **static)
         return [x.reshape(count, batch, *x.shape[1:]) for x in outs]
 
-    outs = _enter(join, whole)
+    outs = _enter(join, in_front(arrays, axes))
     return outs, [0] * len(outs)
 
 
