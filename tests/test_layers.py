@@ -30,7 +30,7 @@ LAYERS = [
     {"_lattice/pose"},
     {"_lattice/emissions"},
     {"_lattice/occupancy"},
-    {"_lattice/blocks", "_lattice/needed"},
+    {"_lattice/blocks", "_lattice/needed", "_lattice/products"},
     {"_lattice/projected"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},

@@ -22,14 +22,12 @@ kept.
 """
 
 import functools
-import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_ctc._checks.head import How
@@ -37,6 +35,7 @@ from jax_ctc._lattice import blocks, normaliser
 from jax_ctc._lattice.blocks import Cut
 from jax_ctc._lattice.needed import over_own_classes, peak_of_all, small_scores
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._lattice.products import product_if
 from jax_ctc._mesh.varying import (
     anywhere,
     vary_alike,
@@ -173,9 +172,8 @@ def _look_through(
         is_class = None
         if cuts.classes.total != num_classes:
             is_class = first_class + positions(cuts.classes.size) < num_classes
-        see = functools.partial(_seen, own_ids, is_class, how, axes)
-        skip = functools.partial(_nothing, own_ids, own)
-        return lax.cond(first_frame < longest, see, skip, features, block)
+        is_asked = first_frame < longest
+        return _seen(own_ids, is_class, is_asked, how, axes, features, block)
 
     keep = None
     if num_classes <= features.shape[2]:
@@ -240,24 +238,10 @@ def _block() -> Block:
     return _BLOCK.get(jax.default_backend(), _BLOCK_ELSEWHERE)
 
 
-def _nothing(
-    ids: Int[Array, "B S"],
-    axes: frozenset[str],
-    rows: Float[Array, "B K D"],
-    layer: Layer,
-) -> Seen:
-    """Return what is seen of a block that no frame of any utterance lies in."""
-    del layer
-    shape, dtype = rows.shape[:2], rows.dtype
-    none = vary_over(jnp.zeros(shape, dtype), axes)
-    return Seen(
-        none, none, none, vary_over(jnp.zeros((*shape, ids.shape[1]), dtype), axes)
-    )
-
-
 def _seen(
     ids: Int[Array, "B S"],
     is_class: Bool[Array, " V"] | None,
+    is_asked: Bool[Array, ""],
     how: How,
     axes: Axes,
     rows: Float[Array, "B K D"],
@@ -266,9 +250,15 @@ def _seen(
     """Make a block of logits, and return what is kept of it.
 
     ids: counted from the block's first class. is_class: which of its columns are none
-    that were added to make it whole.
+    that were added to make it whole. is_asked: without it nothing is multiplied, and
+    nothing of what is seen will be read.
     """
-    logits = checkpoint_name(_product(rows, layer.kernel, how.precision), _KEPT)
+    batch, num_rows, width = rows.shape
+    frames = rows.reshape(batch * num_rows, width)
+    product = product_if(
+        is_asked, frames, layer.kernel, how.precision, _block().most
+    ).reshape(batch, num_rows, layer.kernel.shape[1])
+    logits = checkpoint_name(product, _KEPT)
     if axes.feature:
         logits = lax.psum(logits, axes.feature)
     if layer.bias is not None:
@@ -289,33 +279,6 @@ def _seen(
     logits = jnp.where(_below_infinity(peak)[:, :, None], logits, nearest[:, :, None])
     below, count = normaliser.below_and_peaks(logits, nearest)
     return Seen(peak, below, count, _gather(logits, ids))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _product(
-    rows: Float[Array, "B K D"], kernel: Float[Array, "D C"], precision: str
-) -> Float[Array, "B K C"]:
-    """Return rows @ kernel.
-
-    Turned round, the derivative is a sum over C classes for each feature. Over many it
-    rounds too much: it is taken in pieces, which are added up.
-    """
-    return jnp.einsum("bkd,dc->bkc", rows, kernel, precision=precision)
-
-
-def _product_jvp(precision: str, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    (rows, kernel), (of_rows, of_kernel) = primals, tangents
-    most, terms = _block().most, []
-    if not isinstance(of_rows, SymbolicZero):
-        columns = [kernel[:, i : i + most] for i in range(0, kernel.shape[1], most)]
-        pieces = [_product(of_rows, piece, precision) for piece in columns]
-        terms.append(jnp.concatenate(pieces, axis=2))
-    if not isinstance(of_kernel, SymbolicZero):
-        terms.append(_product(rows, of_kernel, precision))
-    return _product(rows, kernel, precision), functools.reduce(operator.add, terms)
-
-
-_product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
 def _below_infinity(peak: Float[Array, "B K"]) -> Bool[Array, "B K"]:

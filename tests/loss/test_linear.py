@@ -9,7 +9,7 @@ import pytest
 
 import jax_ctc
 from jax_ctc import Status
-from jax_ctc._lattice import projected
+from jax_ctc._lattice import products, projected
 from tests import contract
 from tests.cases import more, sure, tagged
 from tests.oracle import batch_loss_and_gradient
@@ -97,7 +97,7 @@ def test_few_classes_are_made_once(x64, monkeypatch):
     gradient = jax.grad(fused, argnums=(0, 1, 2))
     few, many = problem(width=V), problem(width=V - 1)
     products = [
-        str(jax.make_jaxpr(gradient)(*x)).count("dot_general") for x in (few, many)
+        str(jax.make_jaxpr(gradient)(*x)).count("ctc_product_if") for x in (few, many)
     ]
     assert products == [3, 4]
     expected = jax.jit(jax.grad(plain, argnums=(0, 1, 2)))(*few)
@@ -322,22 +322,31 @@ def test_dead_utterances():
     assert not any(np.asarray(x).any() for x in gradients)
 
 
-def test_frames_beyond_the_longest_are_skipped():
-    """Of seven blocks of frames, the last is padding: its logits are never made."""
+@pytest.mark.parametrize(("is_mapped", "rows"), [(False, 10), (True, 2)])
+def test_frames_beyond_the_longest_are_not_multiplied(monkeypatch, is_mapped, rows):
+    """Of seven blocks of frames, the last is padding: in all of the four products."""
+    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(rows, 4, 4)})
     made = []
+    multiplied = products._multiplied
 
-    def counted(logits):
+    def counted(*given):
         jax.debug.callback(lambda: made.append(1))
-        return logits
+        return multiplied(*given)
 
-    features, kernel, bias = problem(np.float32)
-    loss = jax_ctc.linear_ctc_loss(
-        features, kernel, bias, *REST, logit_transform=counted
-    )
-    jax.block_until_ready(loss)
+    monkeypatch.setattr(products, "_multiplied", counted)
+
+    def loss(layer, features, *rest):
+        return jnp.sum(jax_ctc.linear_ctc_loss(features, *layer, *rest))
+
+    features, *layer = problem(np.float32)
+    given = (layer, features, *REST)
+    if is_mapped:
+        loss = jax.vmap(loss, in_axes=(None, 0, 0, 0, 0))
+    gradient = jax.jit(jax.grad(lambda *x: jnp.sum(loss(*x)), argnums=(0, 1)))
+    jax.block_until_ready(gradient(*given))
     jax.effects_barrier()
     blocks_of_classes = -(-V // 4)
-    assert len(made) == LOGIT_LENGTHS.max() // 2 * blocks_of_classes
+    assert len(made) == 4 * LOGIT_LENGTHS.max() // 2 * blocks_of_classes
 
 
 @pytest.mark.slow
