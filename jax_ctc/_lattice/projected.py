@@ -53,14 +53,15 @@ class Block(NamedTuple):
     rows: int  # frames of all utterances
     fewest: int  # classes
     most: int  # classes
+    terms: int  # classes that the features' gradient is summed over at once
 
 
 # On a CPU enough for a product to be worth its while, and so little that it stays in a
 # cache; and a sum over 512 classes rounds less than one over more. Elsewhere a block
 # costs a dozen launches, and an H100 takes two to four times as long with smaller ones.
 # Where the program will run is a guess: of a wrong one only time suffers.
-_BLOCK = {"cpu": Block(512, 512, 512)}
-_BLOCK_ELSEWHERE = Block(4096, 1024, 4096)
+_BLOCK = {"cpu": Block(512, 1024, 1024, 512)}
+_BLOCK_ELSEWHERE = Block(4096, 1024, 4096, 4096)
 _CLASS_BLOCKS = 16
 _KEPT = "ctc_logits"
 _LANES = 128  # where blocks of classes do not divide evenly, they are of multiples
@@ -225,7 +226,7 @@ def _cut_classes(num_classes: int, width: int) -> Cut:
     """Return C blocks of classes; one, where their logits are kept."""
     if num_classes <= width:
         return Cut(1, num_classes)
-    _, fewest, most = _block()
+    _, fewest, most, _ = _block()
     count = -(-num_classes // min(max(num_classes // _CLASS_BLOCKS, fewest), most))
     size = -(-num_classes // count)
     if size * count != num_classes:
@@ -256,7 +257,7 @@ def _seen(
     batch, num_rows, width = rows.shape
     frames = rows.reshape(batch * num_rows, width)
     product = product_if(
-        is_asked, frames, layer.kernel, how.precision, _block().most
+        is_asked, frames, layer.kernel, how.precision, _block().terms
     ).reshape(batch, num_rows, layer.kernel.shape[1])
     logits = checkpoint_name(product, _KEPT)
     if axes.feature:

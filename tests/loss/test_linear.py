@@ -24,7 +24,7 @@ WEIGHTS = np.array([1.0, -2.0, 3.0, 0.5, 1.0])
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of two frames and four classes: neither T nor V is a multiple."""
-    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(10, 4, 4)})
+    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(10, 4, 4, 4)})
     monkeypatch.setattr(projected, "_LANES", 4)
 
 
@@ -93,7 +93,7 @@ def test_value_and_every_derivative(transform, x64):
 
 def test_few_classes_are_made_once(x64, monkeypatch):
     """No more of them than features: a gradient takes three products, not four."""
-    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(10, V, V)})
+    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(10, V, V, V)})
     gradient = jax.grad(fused, argnums=(0, 1, 2))
     few, many = problem(width=V), problem(width=V - 1)
     products = [
@@ -325,7 +325,7 @@ def test_dead_utterances():
 @pytest.mark.parametrize(("is_mapped", "rows"), [(False, 10), (True, 2)])
 def test_frames_beyond_the_longest_are_not_multiplied(monkeypatch, is_mapped, rows):
     """Of seven blocks of frames, the last is padding: in all of the four products."""
-    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(rows, 4, 4)})
+    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(rows, 4, 4, 4)})
     made = []
     multiplied = products._multiplied
 
