@@ -21,6 +21,7 @@ LAYERS = [
     {"_checks/given", "_numbers/sizes"},
     {"_checks/host", "_checks/status"},
     {"_numbers/mapped", "_numbers/masks", "_numbers/precision"},
+    {"_numbers/derivatives"},
     {"_numbers/two_floats", "_mesh/varying"},
     {"_numbers/extended"},
     {"_checks/labels", "_checks/options", "_checks/arrays", "_mesh/relay"},

@@ -4,8 +4,6 @@ Paths come from a recursion as states, s = 2n for blank[n] and s = 2n + 1 for la
 Their probabilities are read again from the scores, so that they have derivatives.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -15,6 +13,7 @@ from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.pose import Spec
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._lattice.wildcards import Wildcards, in_wild_gap, takes_anything
+from jax_ctc._numbers.derivatives import with_derivative_of
 from jax_ctc._numbers.masks import is_inside
 from jax_ctc._numbers.precision import accumulator
 from jax_ctc._numbers.sizes import Size, is_open
@@ -108,29 +107,21 @@ def log_probs_along(
 
 # d log_prob = d scores at the place - <softmax, d scores>, on live frames
 #
-# A rule, because padding may hold NaN: masked before the sums, all scores would be
-# copied; masked after, 0 * NaN would have a derivative.
-@jax.custom_jvp
+# Padding may hold NaN: masked before the sums, all scores would be copied; masked
+# after, 0 * NaN would have a derivative. So the value is made of all frames, and its
+# derivative is of masked ones.
 def _log_prob(
     scores: Float[Array, "B T V"],
     place: Int[Array, "B T N"],
     is_live: Bool[Array, "B T"],
 ) -> Float[Array, "B T N"]:
     """Return log softmax at some classes; anything on frames that are not live."""
-    score = _at(scores, place).astype(accumulator(scores.dtype))
-    peak, rest = (x[:, :, None] for x in normaliser.of_all(scores))
-    return (score - peak) - jnp.log1p(rest)
-
-
-@_log_prob.defjvp
-def _log_prob_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    scores, place, is_live = primals
-    dtype = accumulator(scores.dtype)
-    inside = is_live[:, :, None]
-    softmax = jax.nn.softmax(jnp.where(inside, scores, 0).astype(dtype), axis=2)
-    tangent = jnp.where(inside, tangents[0], 0).astype(dtype)
-    mean = jnp.sum(softmax * tangent, axis=2, keepdims=True)
-    return _log_prob(scores, place, is_live), _at(tangent, place) - mean
+    constants, dtype = lax.stop_gradient(scores), accumulator(scores.dtype)
+    peak, rest = (x[:, :, None] for x in normaliser.of_all(constants))
+    fast = (_at(constants, place).astype(dtype) - peak) - jnp.log1p(rest)
+    masked = jnp.where(is_live[:, :, None], scores, 0).astype(dtype)
+    plain = _at(masked, place) - jax.nn.logsumexp(masked, axis=2, keepdims=True)
+    return with_derivative_of(plain, fast)
 
 
 def _at(rows: Shaped[Array, "B T V"], place: Int[Array, "B T N"]) -> Array:

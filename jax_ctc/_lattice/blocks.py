@@ -4,21 +4,15 @@ A loop over the blocks of an array can slice it, or scan over a stack of them. T
 is a copy of the array; but a slice has a derivative as large as the whole array, for
 each block anew. Here a block is read as a slice, and has the derivative of a stack.
 Nothing but that derivative asks for the stack: XLA never makes it.
-
-It is a primitive, because a scan drops a `custom_jvp` where its own gradient is
-differentiated again.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
-from jax_ctc._numbers.mapped import in_front
+from jax_ctc._numbers.derivatives import with_derivative_of
 from jax_ctc._numbers.masks import positions
 from jax_ctc._numbers.sizes import Size, is_open
 
@@ -69,9 +63,8 @@ def read(
     What is not finite is read as 0: times NaN, a gradient of 0 is NaN.
     """
     here = lax.dynamic_slice_in_dim(whole, start, block.shape[axis], axis)
-    return _in_place.bind(
-        block, jnp.where(jnp.isfinite(here), here, 0).astype(block.dtype)
-    )
+    here = jnp.where(jnp.isfinite(here), here, 0).astype(block.dtype)
+    return with_derivative_of(block, here)
 
 
 def joined(blocks: Float[Array, "N B K *S"], length: Size) -> Float[Array, "B T *S"]:
@@ -82,37 +75,3 @@ def joined(blocks: Float[Array, "N B K *S"], length: Size) -> Float[Array, "B T 
     if is_open(length):  # that so many are there, JAX cannot tell
         return jnp.take(rows, positions(length), axis=1, mode="clip")
     return rows[:, :length]
-
-
-# _in_place(block, here) = here        d _in_place = d block
-_in_place = Primitive("ctc_in_place")
-
-
-@_in_place.def_impl
-def _run(block: jax.Array, here: jax.Array) -> jax.Array:
-    del block
-    return here
-
-
-@_in_place.def_abstract_eval
-def _type(block: Any, here: Any) -> Any:
-    del here
-    return block
-
-
-def _jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
-    return _in_place.bind(*primals), tangents[0]
-
-
-def _batch(values: tuple[Any, Any], axes: tuple[int | None, int | None]) -> Any:
-    return _in_place.bind(*in_front(values, axes)), 0
-
-
-def _lower(context: Any, block: Any, here: Any) -> Any:
-    del context, block
-    return [here]
-
-
-ad.primitive_jvps[_in_place] = _jvp
-batching.primitive_batchers[_in_place] = _batch
-mlir.register_lowering(_in_place, _lower)

@@ -17,7 +17,6 @@ JAX's derivative of these lines writes the gradient of a class where the class l
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,7 @@ from jax_ctc._lattice.normaliser import Normaliser
 from jax_ctc._lattice.occupancy import SCATTER_CLASSES
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._lattice.wildcards import Wildcards, over_gaps
+from jax_ctc._numbers.derivatives import with_derivative_of
 from jax_ctc._numbers.masks import is_at, is_inside, positions
 from jax_ctc._numbers.precision import accumulator
 
@@ -154,7 +154,6 @@ def _of_own_classes(
     return _pick(bool(vocab_axes), scores, lax.stop_gradient(problem.scores), ids)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _pick(
     is_shard: bool,
     scores: Float[Array, "B T V"],
@@ -171,19 +170,16 @@ def _pick(
     shard: to add to all of it at once, a TPU would copy it first.
     """
     rows, num_classes = positions(scores.shape[1]), scores.shape[2]
-    if not is_shard:
-        return gather(given, rows, ids).astype(scores.dtype)
-    is_own = (ids >= 0) & (ids < num_classes)
-    own = gather(given, rows, jnp.clip(ids, 0, num_classes - 1)).astype(scores.dtype)
-    return jnp.where(is_own[:, None, :], own, 0)
-
-
-@_pick.defjvp
-def _pick_jvp(is_shard: bool, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    (scores, given, ids), (tangent, *_) = primals, tangents
-    value = _pick(is_shard, scores, given, ids)
-    if not is_shard and scores.shape[2] >= SCATTER_CLASSES:
-        return value, gather(tangent, positions(scores.shape[1]), ids)
-    one_hot = is_at(ids, scores.shape[2]).astype(tangent.dtype)
-    full = lax.Precision.HIGHEST
-    return value, jnp.einsum("btv,bsv->bts", tangent, one_hot, precision=full)
+    if is_shard:
+        is_own = (ids >= 0) & (ids < num_classes)
+        picked = gather(given, rows, jnp.clip(ids, 0, num_classes - 1))
+        picked = jnp.where(is_own[:, None, :], picked, 0)
+    else:
+        picked = gather(given, rows, ids)
+    if not is_shard and num_classes >= SCATTER_CLASSES:
+        plain = gather(scores, rows, ids)
+    else:
+        one_hot = is_at(ids, num_classes).astype(scores.dtype)
+        full = lax.Precision.HIGHEST
+        plain = jnp.einsum("btv,bsv->bts", scores, one_hot, precision=full)
+    return with_derivative_of(plain, picked.astype(scores.dtype))

@@ -14,7 +14,6 @@ taken inside. No function can tell from which side it is differentiated, so ther
 over devices have values here, and no derivatives.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType
+
+from jax_ctc._numbers.derivatives import without_derivative
 
 
 def vary_alike(
@@ -125,18 +126,12 @@ def show(axes: tuple[str, ...]) -> str:
     return ", ".join(map(repr, axes)) or "none"
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def value_only(caller: str, array: jax.Array) -> jax.Array:
     """Return the array, and raise where it is differentiated."""
-    del caller
-    return array
-
-
-@value_only.defjvp
-def _value_only_jvp(caller: str, primals: Any, tangents: Any) -> Any:
-    raise NotImplementedError(
+    reason = (
         f"{caller} adds up over devices, and has no derivative where types do not say"
         " what varies over them: JAX would multiply it by the number of devices. Use"
         " jax.shard_map with check_vma=True (the default), not check_vma=False, pmap or"
         " vmap(axis_name=...)"
     )
+    return without_derivative(reason, array)

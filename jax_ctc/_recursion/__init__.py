@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
+from jax_ctc._numbers.derivatives import without_derivative
 from jax_ctc._numbers.sizes import is_open
 from jax_ctc._recursion import blocked, cpu, cuda, scan, tpu
 from jax_ctc._recursion.contract import Guest, Implementation, Traits
@@ -33,6 +34,9 @@ HOW: dict[str, dict[str, Any]] = {
     "rocm": {"unroll": 6},
     "tpu": {"is_wide": True},
 }
+# What has the derivative of the specification; of these, what has the frames first.
+RULED = ("best_path", "posteriors", "entropy", "entropy_backward")
+FRAMES_FIRST = ("best_path", "posteriors")
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
 
@@ -92,9 +96,11 @@ def read(
 
     States are numbered along the labels: 2n is blank[n], 2n + 1 is label[n].
     """
-    if method == "best_path":  # guests may have it too
-        log_p, states = _run(name, method, problem, normalise)
-        return log_p, states.T
+    if method in RULED:
+        # A guest that has no such method leaves it to `blocked`.
+        name = None if name in GUESTS and method != "best_path" else name
+        out = _run(name, method, problem, normalise)
+        return _swapped(out) if method in FRAMES_FIRST else out
     first, others = _plain(name, _dtype(problem))
     functions = {p: getattr(PLAIN[other], method) for p, other in others.items()}
 
@@ -177,19 +183,32 @@ def _run(
         guest = _guest(name, traits._replace(platform=platform))
         if guest is not None and hasattr(GUESTS[guest], method):
             kernels[platform] = getattr(GUESTS[guest], method)
-    default = _function(first, method)
+    default, specification = _function(first, method), _function("scan", method)
     platforms = {p: _function(others.get(p, first), method, p) for p in PLATFORMS}
     otherwise = tuple((p, f) for p, f in platforms.items() if f is not default)
     if time_axes:  # no guest takes part of an utterance
+        if default is not specification:
+            problem = _differentiated_once(problem)
         return default(problem, normalise=normalise, time_axes=time_axes)
-    if not kernels and not otherwise:
+    if default is specification and not kernels and not otherwise:
         return default(problem, normalise=normalise)
     choice = Choice(
         kernels=tuple(kernels.items()),
         otherwise=otherwise,
         default=default,
+        specification=specification,
     )
     return per_device(choice, problem, normalise=normalise, method=method)
+
+
+def _differentiated_once(problem: Problem) -> Problem:
+    """Return the problem; a derivative that has lost its rule is an error."""
+    reason = (
+        "JAX drops the derivative of a loss with time_axis where the gradient of a scan"
+        " around it is differentiated again. Pass implementation='scan', or take the"
+        " gradient of a jvp"
+    )
+    return problem._replace(scores=without_derivative(reason, problem.scores))
 
 
 def _function(name: str, method: str, platform: str = "cpu") -> Any:
@@ -206,14 +225,18 @@ def _made(name: str, method: str, how: tuple[tuple[str, Any], ...]) -> Any:
     function = getattr(PLAIN[name], method)
     if how:
         return functools.partial(function, **dict(how))
-    if method != "best_path":
+    if method not in FRAMES_FIRST:
         return function
 
-    def best_path(problem: Problem, *, normalise: bool) -> Any:  # the batch first
-        log_p, states = function(problem, normalise=normalise)
-        return log_p, states.T
+    def of_utterances(problem: Problem, *, normalise: bool) -> Any:
+        return _swapped(function(problem, normalise=normalise))
 
-    return best_path
+    return of_utterances
+
+
+def _swapped(results: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Exchange frames and utterances in all but log p."""
+    return results[0], *(x.swapaxes(0, 1) for x in results[1:])
 
 
 def _guest(name: str | None, traits: Traits) -> str | None:

@@ -12,6 +12,10 @@ is known only when it is lowered. So the choice is a primitive of its own:
 | a batch that XLA shards, on CPU and CUDA  | the kernel, on each device's utterances |
 | the same on TPU; some mesh axes manual    | plain XLA, which the compiler can split |
 | `jax.export`                              | plain XLA, which every machine has      |
+
+Whatever runs, it has the derivative of the specification, which JAX differentiates to
+any order: kernels have none, and of bit tricks JAX would silently say that it is 0.
+First derivatives of a loss do not come from here (_loss/rule.py).
 """
 
 import contextlib
@@ -23,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_ctc._lattice.problem import Problem
@@ -31,8 +35,7 @@ from jax_ctc._mesh.varying import explicit_axes
 from jax_ctc._numbers.mapped import in_front
 from jax_ctc._numbers.precision import accumulator
 
-# function(problem, normalise=...) -> log p [B], and as the method has it the gradient
-# [B, T, V] or the states [B, T]
+# function(problem, normalise=...) -> log p [B], and what else the method has
 Function = Callable[..., Any]
 
 
@@ -42,6 +45,7 @@ class Choice(NamedTuple):
     kernels: tuple[tuple[str, Function], ...]
     otherwise: tuple[tuple[str, Function], ...]
     default: Function
+    specification: Function
 
     def of(self, platform: str | None, *, is_kernel: bool) -> Function:
         """Return what runs on a platform, by its kernel or in plain XLA."""
@@ -79,24 +83,59 @@ def _(*arrays: Any, **static: Any) -> Any:
         return jax.jit(functools.partial(_choose.bind, **static))(*arrays)
 
 
+# One letter an axis; only the batch may be sharded. w is U+1, s as the ids have it.
+_OPERANDS = "b t v, b s, b u, b, b"
+_RESULTS = {
+    "forward": "b",
+    "forward_backward": "b, b t v",
+    "best_path": "b, b t",
+    "posteriors": "b, b t u, b t w",
+    "entropy": "b, b",
+    "entropy_backward": "b, b, b t v",
+}
+
+
 @_choose.def_abstract_eval
 def _(*avals: Any, method: str, **_: Any) -> list[Any]:
     # The inputs vary over the same mesh axes, and so do the results.
-    scores, lengths = avals[0], avals[-1]
-    results = [lengths.update(dtype=accumulator(scores.dtype), weak_type=False)]
-    if method == "forward_backward":
-        results.append(scores.update(weak_type=False))
-    elif method == "best_path":
-        sharding = scores.sharding.update(spec=scores.sharding.spec[:2])
-        results.append(
-            scores.update(
-                shape=scores.shape[:2],
-                dtype=jnp.dtype("int32"),
-                weak_type=False,
-                sharding=sharding,
-            )
+    scores, can_skip = avals[0], avals[2]
+    sizes = dict(zip("btv", scores.shape, strict=True))
+    sizes |= {"u": can_skip.shape[1], "w": can_skip.shape[1] + 1}
+    places = dict(zip("btv", scores.sharding.spec, strict=True))
+    dtypes = {"b t v": scores.dtype, "b t": jnp.dtype("int32")}
+    return [
+        scores.update(
+            shape=tuple(sizes[axis] for axis in axes.split()),
+            dtype=dtypes.get(axes, accumulator(scores.dtype)),
+            weak_type=False,
+            sharding=scores.sharding.update(
+                spec=PartitionSpec(*map(places.get, axes.split()))
+            ),
         )
-    return results
+        for axes in _RESULTS[method].split(", ")
+    ]
+
+
+def _jvp(primals: Any, tangents: Any, **static: Any) -> tuple[Any, Any]:
+    """Differentiate the specification instead."""
+    scores, *rest = primals
+    outs = _choose.bind(*primals, **static)
+    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in outs]
+
+    def specified(scores: jax.Array) -> list[jax.Array]:
+        choice, normalise = static["choice"], static["normalise"]
+        found = _flat(choice.specification, normalise)(scores, *rest)
+        return [x for x, is_one in zip(found, is_float, strict=True) if is_one]
+
+    d_floats = iter(jax.jvp(specified, (scores,), (tangents[0],))[1])
+    d_outs = [
+        next(d_floats) if is_one else ad.Zero(jax.typeof(x).to_tangent_aval())
+        for x, is_one in zip(outs, is_float, strict=True)
+    ]
+    return outs, d_outs
+
+
+ad.primitive_jvps[_choose] = _jvp
 
 
 def _batch(arrays: Any, axes: Any, **static: Any) -> tuple[Any, Any]:
@@ -187,15 +226,6 @@ def _is_partitioned(context: Any, platform: str | None) -> bool:
     axes = context.module_context.axis_context
     knows_devices = getattr(axes, "device_assignment", None) is not None
     return platform in ("cpu", "cuda") and knows_devices
-
-
-# One letter an axis; only the batch may be sharded.
-_OPERANDS = "b t v, b s, b u, b, b"
-_RESULTS = {
-    "forward": "b",
-    "forward_backward": "b, b t v",
-    "best_path": "b, b t",
-}
 
 
 @functools.cache

@@ -319,6 +319,40 @@ def test_untracked_values_have_no_derivative(name):
         jax.jvp(lambda x: loss(x, *rest), (logits,), (logits,))
 
 
+def test_a_scan_around_sharded_frames_says_what_it_cannot_do():
+    """JAX drops the loss's rule there: an error, and no derivative of bits."""
+    logits, *rest = batch()
+    layout = LAYOUTS["frames"]
+
+    def curvature(logits, *rest, implementation):
+        def scanned(x):
+            def step(sum, x):
+                loss = jax_ctc.ctc_loss(
+                    x, *rest, implementation=implementation, **layout.options
+                )
+                return sum + jnp.sum(jnp.where(jnp.isfinite(loss), loss, 0) ** 2), None
+
+            start = jax.lax.pcast(jnp.zeros(()), ("data", "time"), to="varying")
+            return jax.lax.scan(step, start, x[None])[0]
+
+        direction = jnp.where(jnp.isfinite(logits), logits, 0)
+        return jax.jvp(jax.grad(scanned), (logits,), (direction,))[1]
+
+    def run(implementation):
+        return jax.jit(
+            jax.shard_map(
+                functools.partial(curvature, implementation=implementation),
+                mesh=layout.make_mesh(),
+                in_specs=(layout.scores, *[layout.batch] * 3),
+                out_specs=layout.scores,
+            )
+        )(logits, *rest)
+
+    with pytest.raises(NotImplementedError, match="JAX drops.* implementation='scan'"):
+        run("blocked")
+    assert np.abs(run("scan")).max() > 0
+
+
 def in_shard_map(function, *specs, **options):
     """Run a function of a batch, classes sharded, where mistakes are looked for."""
     logits, *rest = batch()

@@ -43,7 +43,7 @@ LAYOUTS = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of frames and classes that do not divide a device's share evenly."""
-    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(6, 5, 5)})
+    monkeypatch.setattr(projected, "_BLOCK", {"cpu": projected.Block(6, 5, 5, 5)})
     monkeypatch.setattr(projected, "_LANES", 4)
 
 
