@@ -12,7 +12,9 @@ and reverse mode, forward mode and `linearize` all follow from one rule. The ent
 its gradient the same way.
 
 Whatever has the size of a table (a gradient, posteriors) has the derivative of `scan`:
-bit tricks have none, and JAX would silently call it 0. So Hessians are right too.
+bit tricks have none, and JAX would silently call it 0. So Hessians are right too. JAX
+drops this rule in the body of a `lax.scan` whose gradient is differentiated again; then
+the same derivative comes from what runs (_recursion/per_device.py).
 """
 
 import functools
