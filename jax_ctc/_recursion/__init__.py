@@ -34,8 +34,8 @@ HOW: dict[str, dict[str, Any]] = {
     "rocm": {"unroll": 6},
     "tpu": {"is_wide": True},
 }
-# What has the derivative of the specification; of these, what has the frames first.
-RULED = ("best_path", "posteriors", "entropy", "entropy_backward")
+# Read as a whole by one function a platform; of these, what has the frames first.
+WHOLE = ("best_path", "posteriors", "entropy", "entropy_backward")
 FRAMES_FIRST = ("best_path", "posteriors")
 PREFERRED = os.environ.get("JAX_CTC_IMPLEMENTATION") or None
 
@@ -96,7 +96,7 @@ def read(
 
     States are numbered along the labels: 2n is blank[n], 2n + 1 is label[n].
     """
-    if method in RULED:
+    if method in WHOLE:
         # A guest that has no such method leaves it to `blocked`.
         name = None if name in GUESTS and method != "best_path" else name
         out = _run(name, method, problem, normalise)
@@ -190,7 +190,10 @@ def _run(
         if default is not specification:
             problem = _differentiated_once(problem)
         return default(problem, normalise=normalise, time_axes=time_axes)
-    if default is specification and not kernels and not otherwise:
+    # A path has no derivative: its log p is read again. Called as it is, `vmap` need not
+    # join sequences that share their scores (_decoding/nbest.py).
+    is_direct = default is specification or method == "best_path"
+    if is_direct and not kernels and not otherwise:
         return default(problem, normalise=normalise)
     choice = Choice(
         kernels=tuple(kernels.items()),
