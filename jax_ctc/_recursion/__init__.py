@@ -190,8 +190,8 @@ def _run(
         if default is not specification:
             problem = _differentiated_once(problem)
         return default(problem, normalise=normalise, time_axes=time_axes)
-    # A path has no derivative: its log p is read again. Called as it is, `vmap` need not
-    # join sequences that share their scores (_decoding/nbest.py).
+    # A path has no derivative: its log p is read again. Called as it is, sequences that
+    # share their scores are not joined by `vmap` (_decoding/nbest.py).
     is_direct = default is specification or method == "best_path"
     if is_direct and not kernels and not otherwise:
         return default(problem, normalise=normalise)
