@@ -104,10 +104,10 @@ def linear_ctc_loss(
         Four products of B * T * D * V where the layer and `ctc_loss` take three: a
         gradient makes logits again (where V <= D they are kept). Beside inputs and
         gradients, a kernel and an array like the features in float32, a few like
-        [B, T, U + 1], and blocks of at most max(512, B) * 512 logits on a CPU,
+        [B, T, U + 1], and blocks of at most max(512, B) * 1024 logits on a CPU,
         max(4096, B) * 4096 elsewhere (where V <= D, of all classes). Frames beyond the
-        longest length are skipped by the block; over an automatically sharded batch,
-        that takes one number from every device.
+        longest length are not multiplied, by the block; over an automatically sharded
+        batch, that takes one number from every device.
         docs/large_vocabularies.md.
 
     Example:
