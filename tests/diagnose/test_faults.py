@@ -63,6 +63,7 @@ def test_clean_lines_stay_clean(steps, count):
 
 
 @pytest.mark.relaxed
+@pytest.mark.optimised  # a reader is trained: quick programs are worth compiling
 def test_a_shuffle_of_short_transcripts():
     """Two digits a line suffice where all of them have moved; one says too little."""
     assert confusion.shuffles_found(2, confusion.BATCH, [0]) == 1
