@@ -135,6 +135,17 @@ def rate(matrix):
     return right / runs
 
 
+def pooled(matrices):
+    """Say how many of all runs are named first, and how many with every faint one."""
+    every = [(f, counts) for matrix in matrices for f, counts in matrix.items()]
+    said = []
+    for kept in ([x for x in every if not x[0].faint], every):
+        right = sum(counts[fault.code] for fault, counts in kept)
+        runs = sum(counts.total() for _, counts in kept)
+        said.append(f"{right} of {runs}, {right / runs:.1%}")
+    return f"{said[0]}; {said[1]} with the faint ones"
+
+
 def plain(matrix):
     """Return the matrix without the mistakes that are faint."""
     return {fault: counts for fault, counts in matrix.items() if not fault.faint}
@@ -247,7 +258,7 @@ def matrices_of(source, squares, told, sizes, seeds):
 def main(options):
     """Print everything; return what the process is to exit with."""
     print_now = functools.partial(print, flush=True)
-    is_good = True
+    is_good, learned = True, []
     for name, (source, squares, told) in sources(options.model).items():
         batch = source(0, count=max(options.batch))
         shape = "×".join(map(str, (*batch["logits"].shape, batch["labels"].shape[1])))
@@ -271,7 +282,10 @@ def main(options):
             )
         print_now(table(matrices))
         is_good &= rate(plain(matrices[max(matrices)])) >= 0.95
+        if told.get("is_trained", True):
+            learned += matrices.values()
 
+    print_now(f"\nall that have learned: {pooled(learned)}")
     print_now("\nhealthy batches, and the codes above note that they got")
     flagged = total = 0
     for name, source in healthy(options.model).items():

@@ -344,10 +344,14 @@ def labels_constant(batch, label, rng):
 
 
 def start_symbol(batch, kind, rng):
-    """An id that nobody uses in front of every transcript."""
-    labels = np.pad(batch["labels"], ((0, 0), (1, 0)))
-    labels[:, 0] = batch["logits"].shape[2] - 1
-    return _change(batch, labels=labels, label_lengths=batch["label_lengths"] + 1)
+    """An id that nobody uses in front of every transcript, or at both ends."""
+    ends, symbol = {"<s>": 1, "both ends": 2}[kind], batch["logits"].shape[2] - 1
+    labels = np.pad(batch["labels"], ((0, 0), (1, ends - 1)), constant_values=-1)
+    lengths = batch["label_lengths"] + ends
+    labels[:, 0] = symbol
+    if ends == 2:
+        labels[np.arange(len(labels)), lengths - 1] = symbol
+    return _change(batch, labels=labels, label_lengths=lengths)
 
 
 def scores_one_off(batch, shift, rng):
@@ -430,7 +434,7 @@ FAULTS = (
         "LABELS_RENAMED", ("alphabet", "frequency", "no names"), other_case, reader=True
     ),
     Fault("LABELS_CONSTANT", (1, 3), labels_constant),
-    Fault("START_SYMBOL", ("<s>",), start_symbol),
+    Fault("START_SYMBOL", ("<s>", "both ends"), start_symbol),
     Fault("PAIRS_SHUFFLED", (1, -1), scores_one_off),
     Fault("LABELS_SHIFTED", (1, -1, "stray"), wrapped),
     Fault("REPEATS_COLLAPSED", ("all",), repeats_collapsed, faint=True),

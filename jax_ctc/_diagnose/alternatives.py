@@ -200,25 +200,30 @@ def _padding(given: Given, base: Reading) -> Iterator[Alternative]:
 
 
 def _start_symbol(given: Given, base: Reading) -> Iterator[Alternative]:
-    """One id in front of every transcript, and nowhere else."""
-    if len(base.labels) < 2 or base.label_lengths.min() < 1:
+    """One id in front of every transcript, or at both ends of it, and nowhere else."""
+    count, lengths = len(base.labels), base.label_lengths
+    if count < 2 or lengths.min() < 1:
         return
     first = int(base.labels[0, 0])
+    last = base.labels[np.arange(count), lengths - 1]
+    ends = 2 if lengths.min() > 1 and (last == first).all() else 1
     times = int((base.inside & (base.labels == first)).sum())
-    if (base.labels[:, 0] != first).any() or times != len(base.labels):
+    if (base.labels[:, 0] != first).any() or times != ends * count:
         return
-    # That all of an id's places are first ones has a probability of 1 in (N, B).
+    # That all of an id's places are such ones has a probability of 1 in (N, times).
     pattern = log_choose(int(base.inside.sum()), np.array(times))
-    labels = np.roll(base.labels, -1, axis=1)
+    where = "begins" if ends == 1 else "begins and ends"
     yield Alternative(
         "START_SYMBOL",
         dataclasses.replace(
-            base, labels=labels, label_lengths=(base.label_lengths - 1).astype(np.int32)
+            base,
+            labels=np.roll(base.labels, -1, axis=1),
+            label_lengths=(lengths - ends).astype(np.int32),
         ),
-        {"id": first, "utterances": len(base.labels)},
-        f"every transcript begins with id {given.name(first)}, which is nowhere else"
+        {"id": first, "utterances": count},
+        f"every transcript {where} with id {given.name(first)}, which is nowhere else"
         " and which nothing in the scores answers: CTC needs no start symbol; pass"
-        " labels[:, 1:] and label_lengths - 1",
+        f" labels[:, 1:] and label_lengths - {ends}",
         1,
         is_shorter=True,
         pattern=float(pattern),
