@@ -29,8 +29,8 @@ from tests import emissions
 from tests.faults import FAULTS, pairs_shuffled
 from tests.readers import BATCH, STAGES, STEPS, handwriting, lefts, some, speech
 
-# Utterances, and frames that hold them, where two axes have to be of one size.
-SQUARE, SPEECH_SQUARE = 56, 80
+# Lines, and frames that hold them, where two axes have to be of one size.
+SQUARE = 56
 NOTHING = "-"
 
 
@@ -69,6 +69,16 @@ def first_digits(steps, seed, digits, count=BATCH):
 def sentences_batch(seed, count=BATCH, width=None):
     """Return `count` random sentences in voices that the model never heard."""
     return some(speech(), seed, count, width)
+
+
+def square_of_sentences(seed):
+    """Return as many sentences as frames: the fewest that some of them fit into.
+
+    How long they are depends on what speaks here.
+    """
+    lengths = np.sort(speech()["logit_lengths"])
+    size = 1 + int(np.flatnonzero(lengths <= np.arange(len(lengths)) + 1)[0])
+    return sentences_batch(seed, size, size)
 
 
 def made_up(kind, seed, wrong=0.0, count=8):
@@ -214,9 +224,7 @@ def sources(models):
             told = {"is_trained": steps > 0}
             found[f"handwriting, {name}"] = source, squares if steps else None, told
     if "speech" in models:
-        square = {"count": SPEECH_SQUARE, "width": SPEECH_SQUARE}
-        squares = functools.partial(sentences_batch, **square)
-        found["speech"] = sentences_batch, squares, {}
+        found["speech"] = sentences_batch, square_of_sentences, {}
     if "made-up" in models:
         for kind in emissions.TRAINED:
             told = {"is_reader": kind not in emissions.INSERTING}

@@ -16,7 +16,7 @@ from jax_ctc._diagnose.judge import mixed
 from jax_ctc._diagnose.pairs import edit_distance
 from jax_ctc._diagnose.structure import trailing
 from tests import confusion, emissions
-from tests.faults import FAULTS, other_case
+from tests.faults import FAULTS, other_case, start_symbol
 from tests.oracle import log_softmax, loss_by_enumeration
 from tests.oracle_paths import best_by_enumeration, entropy_by_enumeration
 
@@ -408,6 +408,19 @@ def test_the_other_case_is_named_as_such(which):
     assert "text.lower()" in finding.message
     batch["vocabulary"] = [name.swapcase() for name in batch["vocabulary"]]
     assert "text.upper()" in confusion.findings(batch)[0].message
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("<s>", 1), ("both ends", 2)])
+def test_a_start_symbol_is_cut_off(kind, ends):
+    """Where it stands; and where the lengths are wrong as well, nothing breaks."""
+    batch = start_symbol(confusion.made_up("peaky", 0, count=3), kind, None)
+    [finding] = confusion.findings(batch)
+    assert finding.code == "START_SYMBOL"
+    assert finding.evidence["id"] == batch["logits"].shape[2] - 1
+    assert ("ends with" in finding.message) == (ends == 2)
+    assert f"label_lengths - {ends}" in finding.message
+    batch["label_lengths"] = batch["label_lengths"] + batch["labels"].shape[1]
+    assert "BAD_LENGTH" in {each.code for each in confusion.findings(batch)}
 
 
 def of_sounds(rng, *, gap):
