@@ -72,7 +72,7 @@ def sentences_batch(seed, count=BATCH, width=None):
 
 
 def square_of_sentences(seed):
-    """Return as many sentences as frames: the fewest that some of them fit into.
+    """Return n sentences of at most n frames, for the least n that has so many.
 
     How long they are depends on what speaks here.
     """
@@ -145,20 +145,19 @@ def rate(matrix):
     return right / runs
 
 
-def pooled(matrices):
-    """Say how many of all runs are named first, and how many with every faint one."""
-    every = [(f, counts) for matrix in matrices for f, counts in matrix.items()]
-    said = []
-    for kept in ([x for x in every if not x[0].faint], every):
-        right = sum(counts[fault.code] for fault, counts in kept)
-        runs = sum(counts.total() for _, counts in kept)
-        said.append(f"{right} of {runs}, {right / runs:.1%}")
-    return f"{said[0]}; {said[1]} with the faint ones"
-
-
 def plain(matrix):
     """Return the matrix without the mistakes that are faint."""
     return {fault: counts for fault, counts in matrix.items() if not fault.faint}
+
+
+def pooled(matrices):
+    """Say how many of all runs are named first, and how many with every faint one."""
+    said = []
+    for each in ([plain(matrix) for matrix in matrices], matrices):
+        right = sum(n[fault.code] for matrix in each for fault, n in matrix.items())
+        runs = sum(n.total() for matrix in each for n in matrix.values())
+        said.append(f"{right} of {runs}, {right / runs:.1%}")
+    return f"{said[0]}; {said[1]} with the faint ones"
 
 
 def without_bits(matrix):

@@ -205,9 +205,8 @@ def _start_symbol(given: Given, base: Reading) -> Iterator[Alternative]:
     if count < 2 or lengths.min() < 1:
         return
     first = int(base.labels[0, 0])
-    end = np.minimum(lengths, base.labels.shape[1]) - 1  # lengths may be wrong, too
-    last = base.labels[np.arange(count), end]
-    ends = 2 if lengths.min() > 1 and (last == first).all() else 1
+    is_last = (trailing(base.labels, lengths, first) == 1).all()
+    ends = 2 if lengths.min() > 1 and is_last else 1
     times = int((base.inside & (base.labels == first)).sum())
     if (base.labels[:, 0] != first).any() or times != ends * count:
         return
