@@ -1,13 +1,13 @@
 """The doctor's confusion matrix: which code comes first when a fault is injected.
 
     python -m tests.confusion                              # lines of digits, made up
-    python -m tests.confusion --model speech --batch 3 8 16
+    python -m tests.confusion --model speech print --batch 3 8 16
 
-trains the readers of the examples, keeps one of handwriting that is not trained, and
-injects every fault of `tests/faults.py` at every strength into batches of what they
-read and were not trained on; then the same for the made-up models of
-`tests/emissions.py`, which have other habits. The speech example's reader takes three
-minutes. `tests/diagnose/test_faults.py` runs a part of it.
+trains the readers of the examples, and one of printed English; keeps one of handwriting
+that is not trained, and injects every fault of `tests/faults.py` at every strength into
+batches of what they read and were not trained on; then the same for the made-up models
+of `tests/emissions.py`, which have other habits. The readers of sentences take minutes
+to train. `tests/diagnose/test_faults.py` runs a part of it.
 """
 
 import collections
@@ -27,11 +27,21 @@ from jax_ctc._diagnose.doctor import examine
 from jax_ctc._loss.losses import ctc_loss_with_status
 from tests import emissions
 from tests.faults import FAULTS, pairs_shuffled
-from tests.readers import BATCH, STAGES, STEPS, handwriting, lefts, some, speech
+from tests.readers import (
+    BATCH,
+    STAGES,
+    STEPS,
+    handwriting,
+    lefts,
+    printed,
+    some,
+    speech,
+)
 
 # Lines, and frames that hold them, where two axes have to be of one size.
 SQUARE = 56
 NOTHING = "-"
+_MANY = 192  # utterances, of which the share that is misread is told
 
 
 def findings(batch):
@@ -66,19 +76,19 @@ def first_digits(steps, seed, digits, count=BATCH):
     return some(lines | {"logit_lengths": ends, "label_lengths": counts}, seed, count)
 
 
-def sentences_batch(seed, count=BATCH, width=None):
-    """Return `count` random sentences in voices that the model never heard."""
-    return some(speech(), seed, count, width)
+def read_batch_of(reader, seed, count=BATCH, width=None):
+    """Return `count` random utterances of one of the readers of sentences."""
+    return some(reader(), seed, count, width)
 
 
-def square_of_sentences(seed):
+def square_of(reader, seed):
     """Return n sentences of at most n frames, for the least n that has so many.
 
     How long they are depends on what speaks here.
     """
-    lengths = np.sort(speech()["logit_lengths"])
+    lengths = np.sort(reader()["logit_lengths"])
     size = 1 + int(np.flatnonzero(lengths <= np.arange(len(lengths)) + 1)[0])
-    return sentences_batch(seed, size, size)
+    return read_batch_of(reader, seed, size, size)
 
 
 def made_up(kind, seed, wrong=0.0, count=8):
@@ -119,6 +129,14 @@ def seconds(batch):
     processor, wall = time.process_time(), time.perf_counter()
     jax_ctc.diagnose(**batch)
     return time.process_time() - processor, time.perf_counter() - wall
+
+
+def misread(batch):
+    """Return the share of labels that the best path has wrong, added or left out."""
+    heard = jax_ctc.greedy_decode(batch["logits"], batch["logit_lengths"])
+    truth = batch["labels"], batch["label_lengths"]
+    counts = jax_ctc.label_errors(heard.labels, heard.lengths, *truth)
+    return float(counts.errors.sum() / counts.total.sum())
 
 
 def shuffles_found(digits, count, seeds):
@@ -192,7 +210,8 @@ def table(matrices):
     return "\n".join(lines)
 
 
-Model = Literal["handwriting", "speech", "made-up"]
+Model = Literal["handwriting", "speech", "print", "made-up"]
+READERS = {"speech": speech, "print": printed}  # of sentences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,8 +241,12 @@ def sources(models):
             squares = functools.partial(source, count=SQUARE, width=SQUARE)
             told = {"is_trained": steps > 0}
             found[f"handwriting, {name}"] = source, squares if steps else None, told
-    if "speech" in models:
-        found["speech"] = sentences_batch, square_of_sentences, {}
+    for name in [name for name in READERS if name in models]:
+        source, squares = (
+            functools.partial(make, READERS[name])
+            for make in (read_batch_of, square_of)
+        )
+        found[name] = source, squares, {}
     if "made-up" in models:
         for kind in emissions.TRAINED:
             told = {"is_reader": kind not in emissions.INSERTING}
@@ -238,8 +261,8 @@ def healthy(models):
         for steps in STAGES:
             name = f"handwriting, {steps} steps"
             found[name] = functools.partial(lines_batch, steps)
-    if "speech" in models:
-        found["speech"] = sentences_batch
+    for name in [name for name in READERS if name in models]:
+        found[name] = functools.partial(read_batch_of, READERS[name])
     if "made-up" in models:
         for kind in emissions.KINDS:
             for wrong in (0.0, 0.25):
@@ -267,12 +290,13 @@ def main(options):
     print_now = functools.partial(print, flush=True)
     is_good, learned = True, []
     for name, (source, squares, told) in sources(options.model).items():
+        print_now(f"\n{name}: {misread(source(0, count=_MANY)):.1%} of labels misread")
         batch = source(0, count=max(options.batch))
         shape = "×".join(map(str, (*batch["logits"].shape, batch["labels"].shape[1])))
         for which in ("first", "second"):
             processor, wall = seconds(batch)
             print_now(
-                f"{name}, {which} diagnosis of {shape}: {processor:.1f} s of processor,"
+                f"{which} diagnosis of {shape}: {processor:.1f} s of processor,"
                 f" {wall:.1f} s"
             )
         seeds = range(2 if name.startswith("made up") else options.seeds)

@@ -84,7 +84,7 @@ LAYERS = [
     {"_diagnose/facts", "_diagnose/frames", "_diagnose/pairs", "_diagnose/structure"},
     {
         f"_diagnose/{m}"
-        for m in ("arrangements", "lengths", "squashed", "table", "tail")
+        for m in ("arrangements", "lengths", "repeats", "squashed", "table", "tail")
     },
     {"_diagnose/alternatives", "_diagnose/renamed", "_diagnose/unsaid"},
     {"_diagnose/doctor"},

@@ -76,3 +76,34 @@ def errors(said: Sequence[int], heard: Sequence[int], place: list[int]) -> int:
     """Return how many labels were misheard or not heard at all."""
     right = sum(i >= 0 and said[i] == h for i, h in zip(place, heard, strict=True))
     return len(said) - right
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """An utterance's transcript beside what is heard."""
+
+    row: int
+    said: list[int]
+    heard: Heard
+    place: list[int]  # of what was said, for each label heard; -1 for none
+
+    @property
+    def extra(self) -> list[int]:
+        """Places in what is heard of all that was not said."""
+        return [j for j, i in enumerate(self.place) if i < 0]
+
+    @property
+    def is_end(self) -> bool:
+        """Whether what was not said is the end of what is heard."""
+        size = len(self.place)
+        return self.extra == list(range(size - len(self.extra), size))
+
+
+def lay_beside(base: Reading, rows: Sequence[int]) -> list[Beside]:
+    """Lay the transcripts of some utterances beside what is heard of them."""
+    return [
+        Beside(row, said, heard, pair(said, heard.labels))
+        for row, said, heard in zip(
+            rows, transcripts(base, rows), hear(base, rows), strict=True
+        )
+    ]

@@ -1,4 +1,4 @@
-r"""Transcripts that leave out what is heard: the rest, or repeated letters.
+r"""Transcripts that leave out what is heard: the rest of it, or a piece.
 
 A model that has learned to read hears m labels where the transcript has fewer, and all
 of those among them. It inserts some; how many, nobody knows, but they come anywhere.
@@ -14,10 +14,6 @@ with the frames of the k labels made blank, the scores must know it,
     gain <= knows' - log ways
 
 and the model hear what is said, nine labels of ten. Not so many untrained ones do.
-
-A label heard twice where it was said once is an error like others, so it is as rare:
-one kind of three of them. Where a batch has few others, and no repeat in any text, it
-has been taken out of the text.
 """
 
 import dataclasses
@@ -25,60 +21,27 @@ import math
 
 import numpy as np
 
-from jax_ctc._diagnose.heard import Heard, errors, hear, pair, transcripts
+from jax_ctc._diagnose.heard import Beside, errors, lay_beside
 from jax_ctc._diagnose.judge import mixed
-from jax_ctc._diagnose.odds import (
-    LABEL_ERRORS,
-    LOG_ODDS,
-    WRONG_TRANSCRIPTS,
-    error_rate,
-)
+from jax_ctc._diagnose.odds import LABEL_ERRORS, LOG_ODDS, WRONG_TRANSCRIPTS
 from jax_ctc._diagnose.pairs import MOST
 from jax_ctc._diagnose.reading import Reading
+from jax_ctc._diagnose.repeats import collapsed
 from jax_ctc._diagnose.report import ERROR, Finding
 from jax_ctc._diagnose.structure import log_choose
 
 # Of a frame whose label is taken out, everything but the blank keeps this, in nats.
 _OUT = -30.0
 
-# Kinds of errors that a model makes: it inserts a label, leaves one out, or swaps one.
-_KINDS = 3
-
 # A model of which more than this is wrong does not read well enough to be a witness.
 _MISHEARD = 2 * LABEL_ERRORS
-
-
-@dataclasses.dataclass(frozen=True)
-class _Beside:
-    """An utterance's transcript beside what is heard."""
-
-    row: int
-    said: list[int]
-    heard: Heard
-    place: list[int]  # of what was said, for each label heard; -1 for none
-
-    @property
-    def extra(self) -> list[int]:
-        """Places in what is heard of all that was not said."""
-        return [j for j, i in enumerate(self.place) if i < 0]
-
-    @property
-    def is_end(self) -> bool:
-        """Whether what was not said is the end of what is heard."""
-        size = len(self.place)
-        return self.extra == list(range(size - len(self.extra), size))
 
 
 def unsaid(base: Reading) -> tuple[Finding, Reading] | None:
     """Find transcripts that leave out most of what is heard, or repeated labels."""
     can = (base.log_p > -np.inf) & (base.label_lengths > 0)
     rows = np.flatnonzero(can)[:MOST].tolist()
-    beside = [
-        _Beside(row, said, heard, pair(said, heard.labels))
-        for row, said, heard in zip(
-            rows, transcripts(base, rows), hear(base, rows), strict=True
-        )
-    ]
+    beside = lay_beside(base, rows)
     if not beside:
         return None
     wrong = np.array([errors(b.said, b.heard.labels, b.place) for b in beside])
@@ -87,10 +50,10 @@ def unsaid(base: Reading) -> tuple[Finding, Reading] | None:
     right = right[: math.ceil((1 - 2 * WRONG_TRANSCRIPTS) * len(beside))]
     if wrong[right].sum() > _MISHEARD * said[right].sum():
         return None
-    return _left_out(base, beside) or _collapsed(base, beside, int(wrong.sum()))
+    return _left_out(base, beside) or collapsed(base, beside, int(wrong.sum()))
 
 
-def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] | None:
+def _left_out(base: Reading, beside: list[Beside]) -> tuple[Finding, Reading] | None:
     count = np.array([len(b.extra) for b in beside])
     total = np.array([len(b.place) for b in beside])
     ways = np.array([_log_ways(b) for b in beside])
@@ -135,7 +98,7 @@ def _left_out(base: Reading, beside: list[_Beside]) -> tuple[Finding, Reading] |
     return finding, masked
 
 
-def _log_ways(beside: _Beside) -> float:
+def _log_ways(beside: Beside) -> float:
     """Return the log of how many ways there are to leave out as many, see above.
 
     The end is one way, half of the time; else r runs of k labels lie in r of the n + 1
@@ -149,59 +112,3 @@ def _log_ways(beside: _Beside) -> float:
     places = log_choose(gaps, np.array(min(runs, gaps)))
     ways = places + log_choose(count - 1, np.array(runs - 1)) + math.log(count)
     return math.log(2) + (0.0 if beside.is_end else float(ways))
-
-
-def _collapsed(
-    base: Reading, beside: list[_Beside], wrong: int
-) -> tuple[Finding, Reading] | None:
-    """Find labels heard twice in a row where no transcript has two of any.
-
-    wrong: how many labels are misheard, or not at all.
-    """
-    if any(x == y for b in beside for x, y in zip(b.said, b.said[1:], strict=False)):
-        return None
-    longer, times = [], []
-    for b in beside:
-        said, twice = list(b.said), []
-        for j in reversed(b.extra):
-            # The alignment pairs one of the two; the other is extra, beside it.
-            for k in (j - 1, j + 1):
-                is_there = 0 <= k < len(b.place) and b.place[k] >= 0
-                if is_there and b.said[b.place[k]] == b.heard.labels[j]:
-                    twice.append((b.place[k], b.heard.labels[j]))
-                    break
-        for i, label in sorted(twice, reverse=True):
-            said.insert(i, label)
-        longer.append(said)
-        times.append([label for _, label in twice])
-    every = [label for labels in times for label in labels]
-    others = wrong + sum(len(b.extra) for b in beside) - len(every)
-    limit = -math.log(error_rate(others, sum(len(b.said) for b in beside)) / _KINDS)
-    # Each class is one draw: a model that stutters at a label does so every time.
-    classes = len(set(every))
-    if classes * limit <= LOG_ODDS:
-        return None
-    width = max(base.labels.shape[1], max(map(len, longer)))
-    labels = np.full((len(base.labels), width), -1, np.int32)
-    labels[:, : base.labels.shape[1]] = base.labels
-    lengths = base.label_lengths.copy()
-    for b, said in zip(beside, longer, strict=True):
-        labels[b.row, : len(said)], lengths[b.row] = said, len(said)
-    other = dataclasses.replace(base, labels=labels, label_lengths=lengths)
-    rows = np.array([b.row for b in beside])
-    count = np.array([len(labels) for labels in times])
-    gain = other.knows[rows] - np.maximum(base.knows[rows], 0)
-    gain = np.where(count > 0, np.minimum(gain, limit * count), 0)
-    nats = float(gain.sum()) * classes / len(every)
-    if nats <= LOG_ODDS:
-        return None
-    finding = Finding(
-        "REPEATS_COLLAPSED",
-        ERROR,
-        tuple(rows[gain > 0].tolist()),
-        {"nats": round(nats, 1), "heard_twice": len(every), "classes": classes},
-        f"{len(every)} labels are heard twice in a row where the transcripts, which"
-        " have no repeats at all, say them once: repeated labels were merged, as a"
-        " decoder does with frames; pass the text as it is written",
-    )
-    return finding, other

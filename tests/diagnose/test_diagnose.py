@@ -16,7 +16,7 @@ from jax_ctc._diagnose.judge import mixed
 from jax_ctc._diagnose.pairs import edit_distance
 from jax_ctc._diagnose.structure import trailing
 from tests import confusion, emissions
-from tests.faults import FAULTS, other_case, start_symbol
+from tests.faults import FAULTS, other_case, repeats_collapsed, start_symbol
 from tests.oracle import log_softmax, loss_by_enumeration
 from tests.oracle_paths import best_by_enumeration, entropy_by_enumeration
 
@@ -421,6 +421,43 @@ def test_a_start_symbol_is_cut_off(kind, ends):
     assert f"label_lengths - {ends}" in finding.message
     batch["label_lengths"] = batch["label_lengths"] + batch["labels"].shape[1]
     assert "BAD_LENGTH" in {each.code for each in confusion.findings(batch)}
+
+
+def doubled(count=20):
+    """Return a batch of a reader that errs at nothing: one label of three is double."""
+    rng = np.random.default_rng(0)
+    texts = np.repeat(
+        rng.permuted(np.tile(np.arange(1, 13), (count, 1)), axis=1), 2, axis=1
+    )
+    is_kept = np.ones(texts.shape, bool)
+    is_kept[:, 1::2] = rng.permuted(
+        np.tile([True] * 4 + [False] * 8, (count, 1)), axis=1
+    )
+    labels = texts[is_kept].reshape(count, 16).astype(np.int32)
+    logits = np.zeros((count, 33, 14), np.float32)
+    logits[:, 0::2, 0] = logits[
+        np.arange(count)[:, None], 1 + 2 * np.arange(16), labels
+    ] = 9
+    lengths = np.full(count, 33, np.int32), np.full(count, 16, np.int32)
+    names = "logits", "labels", "logit_lengths", "label_lengths"
+    return dict(zip(names, (logits, labels, *lengths), strict=True))
+
+
+@pytest.mark.parametrize("kept", [0, 2, 10])
+def test_merged_repeats_are_written_out(kept):
+    """In two transcripts of twenty they may stand; half say that this is no rule."""
+    batch = doubled()
+    merged = repeats_collapsed(batch, 1 - kept / 20, np.random.default_rng(1))
+    assert not confusion.findings(batch)
+    if kept == 10:
+        assert not confusion.findings(merged)
+        return
+    [finding] = confusion.findings(merged)
+    assert finding.code == "REPEATS_COLLAPSED"
+    assert finding.evidence["heard_twice"] == 4 * (20 - kept)
+    assert finding.evidence["transcripts_with_repeats"] == kept
+    assert len(finding.utterances) == 20 - kept
+    assert ("2 with repeats left aside" in finding.message) == (kept == 2)
 
 
 def of_sounds(rng, *, gap):

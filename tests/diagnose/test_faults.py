@@ -51,6 +51,19 @@ def test_the_first_finding_is_the_fault(matrices, reader):
         assert counts[fault.code] > runs / 2 or not runs, (fault, counts)
 
 
+@pytest.mark.relaxed
+@pytest.mark.exhaustive
+@pytest.mark.optimised  # a reader is trained
+def test_a_reader_of_print_has_the_same_faults():
+    """English, in which letters are doubled; and nothing is said of healthy lines."""
+    source = functools.partial(confusion.read_batch_of, confusion.printed)
+    squares = functools.partial(confusion.square_of, confusion.printed)
+    matrix = confusion.inject(source, [0], squares=squares)
+    assert set(matrix) == set(FAULTS)
+    assert confusion.rate(confusion.plain(matrix)) >= 0.95
+    assert set(confusion.clean(source, range(20))) == {confusion.NOTHING}
+
+
 @pytest.mark.slow
 @pytest.mark.relaxed
 @pytest.mark.parametrize(
