@@ -16,11 +16,11 @@ from tests.oracle import batch_loss_and_gradient
 _AGREEMENT = 5e-2
 # Seconds for one contender on one batch, or a rival of minutes would take hours.
 _PATIENCE = 60
-# Before each run: threads of the one before may still hold a core.
+# Before each turn: threads of the one before may still hold a core. Whatever waits goes
+# to sleep, processors too, so that the first run after it does not count.
 _PAUSE = 0.02
-# A GPU that waits slows its clocks down: there a turn is some runs, one after another,
-# of which the first does not count, and its time is their mean.
-_RUNS_OF_A_TURN = 6
+# That do count: a GPU's clocks take longer to rise, and the time is their mean.
+_RUNS_OF_A_TURN = {"gpu": 5}
 
 
 class Bench:
@@ -150,12 +150,10 @@ def interleave(
 
 
 def turn(program: Program) -> float:
-    """Return the seconds of a run."""
+    """Return the seconds of a run, of a machine that is awake."""
     time.sleep(_PAUSE)
-    runs = 1
-    if jax.default_backend() == "gpu":
-        program.run()
-        runs = _RUNS_OF_A_TURN - 1
+    program.run()
+    runs = _RUNS_OF_A_TURN.get(jax.default_backend(), 1)
     start = time.perf_counter()
     for _ in range(runs):
         program.run()

@@ -29,6 +29,7 @@ from tests import emissions
 from tests.faults import FAULTS, pairs_shuffled
 from tests.readers import (
     BATCH,
+    NUM_SENTENCES,
     STAGES,
     STEPS,
     handwriting,
@@ -41,7 +42,6 @@ from tests.readers import (
 # Lines, and frames that hold them, where two axes have to be of one size.
 SQUARE = 56
 NOTHING = "-"
-_MANY = 192  # utterances, of which the share that is misread is told
 
 
 def findings(batch):
@@ -77,14 +77,14 @@ def first_digits(steps, seed, digits, count=BATCH):
 
 
 def read_batch_of(reader, seed, count=BATCH, width=None):
-    """Return `count` random utterances of one of the readers of sentences."""
+    """Return `count` random utterances of the reader of speech or of print."""
     return some(reader(), seed, count, width)
 
 
 def square_of(reader, seed):
-    """Return n sentences of at most n frames, for the least n that has so many.
+    """Return n utterances of at most n frames, for the least n that has so many.
 
-    How long they are depends on what speaks here.
+    How long speech is depends on what speaks here.
     """
     lengths = np.sort(reader()["logit_lengths"])
     size = 1 + int(np.flatnonzero(lengths <= np.arange(len(lengths)) + 1)[0])
@@ -211,7 +211,7 @@ def table(matrices):
 
 
 Model = Literal["handwriting", "speech", "print", "made-up"]
-READERS = {"speech": speech, "print": printed}  # of sentences
+READERS = {"speech": speech, "print": printed}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,11 +242,8 @@ def sources(models):
             told = {"is_trained": steps > 0}
             found[f"handwriting, {name}"] = source, squares if steps else None, told
     for name in [name for name in READERS if name in models]:
-        source, squares = (
-            functools.partial(make, READERS[name])
-            for make in (read_batch_of, square_of)
-        )
-        found[name] = source, squares, {}
+        source = functools.partial(read_batch_of, READERS[name])
+        found[name] = source, functools.partial(square_of, READERS[name]), {}
     if "made-up" in models:
         for kind in emissions.TRAINED:
             told = {"is_reader": kind not in emissions.INSERTING}
@@ -290,7 +287,9 @@ def main(options):
     print_now = functools.partial(print, flush=True)
     is_good, learned = True, []
     for name, (source, squares, told) in sources(options.model).items():
-        print_now(f"\n{name}: {misread(source(0, count=_MANY)):.1%} of labels misread")
+        print_now(
+            f"\n{name}: {misread(source(0, count=NUM_SENTENCES)):.1%} of labels misread"
+        )
         batch = source(0, count=max(options.batch))
         shape = "×".join(map(str, (*batch["logits"].shape, batch["labels"].shape[1])))
         for which in ("first", "second"):

@@ -1,7 +1,7 @@
-"""Lines of printed English: sentences of Python's manual in the fonts of matplotlib.
+"""Lines of printed English: words of Python's manual in the fonts of matplotlib.
 
 Both come along with what is installed. Letters are doubled as often as English doubles
-them, which neither digits nor playing cards do.
+them, which neither digits nor playing cards do. Another Python has another manual.
 """
 
 import pathlib
@@ -22,24 +22,32 @@ FONTS = (
     *("STIXGeneral", "cmr10"),
 )
 SIZES = 24, 30  # pixels
-MOST_LETTERS = 32
+FEWEST_LETTERS, MOST_LETTERS = 12, 32
 NOISE = 0.3
 
 
 def draw_texts(rng, count, *, held_out):
     """Return `count` pieces of the first three quarters of the manual, or of the last.
 
-    Words are of a to y: nobody writes z, the last class.
+    Words are of a to y: nobody writes z, the last class. The manual repeats itself, so
+    that of the last quarter only what the others do not say is held out.
     """
     words = re.findall(r"\b[a-y]+\b", " ".join(pydoc_data.topics.topics.values()))
     cut = len(words) * 3 // 4
+    known = " ".join(words[:cut])
     words = words[cut:] if held_out else words[:cut]
 
     def piece():
-        start, most = rng.integers(len(words)), rng.integers(12, MOST_LETTERS + 1)
+        most = rng.integers(FEWEST_LETTERS, MOST_LETTERS + 1)
+        start = rng.integers(len(words) - MOST_LETTERS)
         return textwrap.wrap(" ".join(words[start : start + most]), most)[0]
 
-    return [piece() for _ in range(count)]
+    pieces = []
+    while len(pieces) < count:
+        text = piece()
+        if len(text) >= FEWEST_LETTERS and not (held_out and text in known):
+            pieces.append(text)
+    return pieces
 
 
 def print_lines(rng, texts):

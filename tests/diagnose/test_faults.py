@@ -11,7 +11,7 @@ import pytest
 
 from tests import confusion, emissions
 from tests.cases import more
-from tests.faults import FAULTS
+from tests.faults import FAULTS, repeats_collapsed
 
 SEEDS = range(2)
 
@@ -61,6 +61,10 @@ def test_a_reader_of_print_has_the_same_faults():
     matrix = confusion.inject(source, [0], squares=squares)
     assert set(matrix) == set(FAULTS)
     assert confusion.rate(confusion.plain(matrix)) >= 0.95
+    [collapsed] = [fault for fault in FAULTS if fault.inject is repeats_collapsed]
+    for how in collapsed.strengths:
+        batch = collapsed.inject(source(0, count=32), how, np.random.default_rng(0))
+        assert [each.code for each in confusion.findings(batch)] == [collapsed.code]
     assert set(confusion.clean(source, range(20))) == {confusion.NOTHING}
 
 
