@@ -10,6 +10,7 @@ import pytest
 from benchmarks import (
     compare,
     contenders,
+    decoding,
     floor,
     hlo,
     kernels,
@@ -395,3 +396,35 @@ def test_compare_takes_the_least_of_all_turns(capsys):
     assert cells[2:5] == [["200.00 (275.00)"], ["100.00 (125.00)"], ["0.50"]]
     assert compare.main(compare.Options("no-such-commit")) == 2
     assert "no commit 'no-such-commit'" in capsys.readouterr().err
+
+
+def test_a_search_is_held_against_the_fastest_peer():
+    """And its log_prob against the same search without."""
+
+    def row(impl, classes, seconds, has_model=False):
+        sizes = {"classes": classes, "width": 16, "has_model": has_model}
+        return {"impl": impl, "seconds": seconds} | sizes
+
+    rows = [
+        *(row("jax_ctc", 32, 1.0), row("jax_ctc", 1024, 2.0)),
+        *(row("jax_ctc, without log_prob", 32, 0.8), row("TensorFlow", 32, 9.0)),
+        *(row("flashlight-text", 32, 4.0), row("flashlight-text", 1024, 18.0)),
+        row("flashlight-text", 32, 3.0, has_model=True),
+        {"impl": "Keras on JAX", "has_model": False, "note": "not run"}
+        | {"classes": 32, "width": 16},
+    ]
+    peers, log_prob = decoding.summary(rows).splitlines()
+    assert "6.0 times our time in the geometric mean" in peers
+    assert "4.0 times at least" in peers
+    assert log_prob.endswith(": 25% at V, W = [32, 16]")
+
+
+def test_the_first_run_of_a_turn_does_not_count(monkeypatch):
+    """A processor that has waited is asleep."""
+    runs, clock = [], iter([10.0, 11.5])
+    monkeypatch.setattr(measure.time, "sleep", lambda _: runs.append("pause"))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measure.jax, "default_backend", lambda: "cpu")
+    program = contenders.Program(lambda: runs.append("run"), 0.1, 0.2, 100)
+    assert measure.turn(program) == 1.5
+    assert runs == ["pause", "run", "run"]
