@@ -19,7 +19,7 @@ from tests.printed import draw_texts, print_lines
 STEPS = 150  # enough to read ten digits of eleven; a few seconds
 STAGES = (0, 5, 20, 40, 80, STEPS)
 NUM_LINES, NUM_SENTENCES, BATCH = 384, 192, 16
-NUM_PRINTED, PRINTED_UPDATES = 1_500, 320  # a minute; one letter in thirty is misread
+NUM_PRINTED, PRINTED_UPDATES = 1_500, 320  # a minute; one letter in twenty is misread
 
 
 @functools.cache
