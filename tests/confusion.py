@@ -96,10 +96,12 @@ def made_up(kind, seed, wrong=0.0, count=8):
     return emissions.batch(kind, np.random.default_rng(seed), count, wrong=wrong)
 
 
-def inject(source, seeds, *, is_trained=True, is_reader=True, squares=None):
+def inject(
+    source, seeds, *, faults=FAULTS, is_trained=True, is_reader=True, squares=None
+):
     """Return {fault: Counter of first codes} over faults, strengths and seeds."""
     matrix = {}
-    for fault in FAULTS:
+    for fault in faults:
         if (not is_trained and not fault.untrained) or (fault.square and not squares):
             continue
         if fault.reader and not is_reader:
