@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 _GRACE = 0.2  # seconds for a job to come to a checkpoint
+_STEP = 0.1  # seconds of a wait, see `_wait`
 
 
 class LetGo(BaseException):
@@ -57,7 +58,7 @@ class Worker:
         self._jobs.put(None)
         if self._thread is not None:
             try:
-                self._thread.join()
+                self._wait(self._thread)
             except KeyboardInterrupt:
                 self.let_go()
                 raise
@@ -87,6 +88,16 @@ class Worker:
             except Exception as error:  # noqa: BLE001
                 self._errors.append(error)
 
+    @staticmethod
+    def _wait(thread: threading.Thread) -> None:
+        """Wait for its end, a step at a time.
+
+        A Ctrl-C that comes when a lock is about to be waited for does not wake whoever
+        then waits: Python sees to it when the wait is over.
+        """
+        while thread.is_alive():
+            thread.join(_STEP)
+
     def _at_exit(self) -> None:
         """Wait for the last report, unless the program was interrupted."""
         assert self._thread is not None
@@ -94,7 +105,7 @@ class Worker:
         kind = getattr(sys, "last_type", None)  # of the error that ended it, if any
         if kind is None or not issubclass(kind, KeyboardInterrupt):
             self._jobs.put(None)
-            self._thread.join()
+            self._wait(self._thread)
             return
         self.let_go()
         self._thread.join(_GRACE)

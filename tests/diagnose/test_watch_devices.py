@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -16,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 import jax_ctc
 from examples.sharded.launch import reserved_port
+from jax_ctc._diagnose.worker import Worker
 from tests.interrupts import interrupts_heeded
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -257,6 +259,22 @@ def launch(kind, seconds):
     while process.stdout.readline() != "DIAGNOSING\n":
         assert process.poll() is None, process.stderr.read()
     return process
+
+
+def test_no_wait_is_longer_than_a_step(monkeypatch):
+    """A signal that comes as a wait begins is seen when it is over."""
+    asked, join, job_is_over = [], threading.Thread.join, threading.Event()
+
+    def spy(thread, timeout=None):
+        asked.append(timeout)
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", spy)
+    worker = Worker()
+    worker.submit(lambda: job_is_over.wait(0.4))
+    worker.finish()
+    assert len(asked) > 1
+    assert all(timeout is not None and timeout < 1 for timeout in asked)
 
 
 @pytest.mark.parametrize("kind", ["with", "bare", "closing"])
