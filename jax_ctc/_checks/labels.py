@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Int, Integer
 
 from jax_ctc._checks.status import Status
@@ -45,16 +46,24 @@ def needed_frames(labels: Any, label_lengths: Any) -> Any:
     """Count labels plus adjacent repeats, the frames of the shortest path.
 
     NumPy stays NumPy: labels [..., U] and label_lengths [...], int32 or wider, give
-    [...]. Each place is compared, the first too, which no label precedes: a GPU then
-    adds up repeats in the one pass over [B, U] that finds whatever else is wrong.
+    [...].
+    """
+    repeats = _is_repeat(labels, label_lengths)
+    return label_lengths + repeats.sum(-1, dtype=label_lengths.dtype)
+
+
+def _is_repeat(labels: Any, label_lengths: Any) -> Any:
+    """Mark the labels inside the length that equal the one before them: [..., U].
+
+    Each place is compared, the first too, which no label precedes: then all that is
+    asked of a place can be asked in one pass.
     """
     xp = labels.__array_namespace__()
     first = xp.zeros_like(labels[..., :1], dtype=bool)
     repeats = xp.concatenate([first, labels[..., 1:] == labels[..., :-1]], axis=-1)
     position = _arange(0, labels.shape[-1])
     position = position.reshape((1,) * (labels.ndim - 1) + position.shape)
-    repeats = repeats & (position < label_lengths[..., None])
-    return label_lengths + repeats.sum(-1, dtype=label_lengths.dtype)
+    return repeats & (position < label_lengths[..., None])
 
 
 def _arange(start: int, stop: Size) -> Any:
@@ -72,18 +81,40 @@ def status_of_labels(
     blank_id: int,
 ) -> Int[Array, " B"]:
     """Return the bits that can be told without looking at the scores."""
-    is_label = is_inside(label_lengths, labels.shape[1])
     is_outside = (labels < 0) | (labels >= num_classes)
+    of_place = jnp.where(
+        is_inside(label_lengths, labels.shape[1]),
+        bit(Status.LABEL_OUT_OF_RANGE, is_outside)
+        | bit(Status.BLANK_IN_LABELS, labels == blank_id),
+        0,
+    )
+    repeats, of_labels = _sum_up(_is_repeat(labels, label_lengths), of_place)
     bad_length = ~(
         is_within(logit_lengths, num_frames)
         & is_within(label_lengths, labels.shape[-1])
     )
-    too_short = logit_lengths < needed_frames(labels, label_lengths)
+    too_short = logit_lengths < label_lengths + repeats
     return (
         bit(Status.BAD_LENGTH, bad_length)
         | bit(Status.INFEASIBLE, too_short & ~bad_length)
-        | bit(Status.LABEL_OUT_OF_RANGE, (is_label & is_outside).any(-1))
-        | bit(Status.BLANK_IN_LABELS, (is_label & (labels == blank_id)).any(-1))
+        | of_labels
+    )
+
+
+def _sum_up(
+    is_counted: Bool[Array, "B U"], bits: Int[Array, "B U"]
+) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+    """Count the places, and join the bits of all, in one pass.
+
+    XLA on CPU makes one loop of it, and six of a sum and two `any`: a quarter of the
+    time that it takes to compile the loss.
+    """
+    zero = np.int32(0)
+    return lax.reduce(
+        (is_counted.astype(jnp.int32), bits),
+        (zero, zero),
+        lambda a, b: (a[0] + b[0], a[1] | b[1]),
+        dimensions=(1,),
     )
 
 
