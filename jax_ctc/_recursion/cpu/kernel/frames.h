@@ -32,14 +32,23 @@ JAX_CTC_INLINE bool peak_of_row(const S* __restrict x, int size, float* peak) {
   return !is_bad && largest > -kInf;
 }
 
-// exp(x - peak); returns their sum less 1, for the peak.
+// Have memory send what will be read next; a place where nothing is does no harm.
 template <typename S>
-JAX_CTC_INLINE float exps_of_row(const S* __restrict x, float peak,
+JAX_CTC_INLINE void fetch(const S* x, int size) {
+  constexpr int kLine = 64 / sizeof(S);
+  for (int v = 0; v < size; v += kLine) __builtin_prefetch(x + v);
+}
+
+// exp(x - peak); returns their sum less 1, for the peak. next: the row to be read after
+// this one: memory is idle while exponentials are computed, and slow to begin.
+template <typename S>
+JAX_CTC_INLINE float exps_of_row(const S* __restrict x, const S* next, float peak,
                                  float* __restrict to, int size) {
   double rest = 0;
   int32_t below = 0;
   for (int start = 0; start < size; start += kSumOf) {
     const int end = size - start < kSumOf ? size : start + kSumOf;
+    fetch(next + start, end - start);
     float sum = 0;
 #pragma omp simd reduction(+ : sum, below)
     for (int v = start; v < end; ++v) {
@@ -79,8 +88,9 @@ JAX_CTC_INLINE float gather_row(const S* __restrict x, const int32_t* __restrict
   JAX_CTC_KERNEL bool find_peak(const S* x, int size, float* peak) {                 \
     return peak_of_row(x, size, peak);                                               \
   }                                                                                  \
-  JAX_CTC_KERNEL float exps(const S* x, float peak, float* to, int size) {           \
-    return exps_of_row(x, peak, to, size);                                           \
+  JAX_CTC_KERNEL float exps(const S* x, const S* next, float peak, float* to,        \
+                            int size) {                                              \
+    return exps_of_row(x, next, peak, to, size);                                     \
   }                                                                                  \
   JAX_CTC_KERNEL void scale(const float* x, float factor, S* to, int size) {         \
     scale_row(x, factor, to, size);                                                  \

@@ -64,8 +64,10 @@ class Path {
       if (i == chunk_) i = 0;
       if (i == 0) rows_.copy(now_, 2 + frame / chunk_);
       float peak;
-      if (!find_peak(u.row(frame), u.V, &peak)) return false;
-      if (u.normalise) shift_.divide(exps(u.row(frame), peak, scratch_, u.V));
+      const S* x = u.row(frame);
+      if (!find_peak(x, u.V, &peak)) return false;
+      const S* next = u.row(std::min(frame + 1, u.frames - 1));
+      if (u.normalise) shift_.divide(exps(x, next, peak, scratch_, u.V));
       shift_.add(advance(frame, i), u.normalise ? peak : 0);
     }
     return true;

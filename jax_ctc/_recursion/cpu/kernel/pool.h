@@ -8,8 +8,11 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <thread>
 
 namespace jax_ctc {
+
+constexpr int kYields = 100;  // tens of microseconds
 
 // Runs work(0), ..., work(n - 1), each with a Local of the thread that runs it; false
 // if memory ran out.
@@ -25,9 +28,9 @@ bool share(Pool& pool, int64_t n, Work work) {
     Work work;
     std::atomic<int64_t> next{0};
     std::atomic<bool> is_short_of_memory{false};
+    std::atomic<int64_t> done{0};
     std::mutex mutex;
     std::condition_variable all;
-    int64_t done = 0;
   };
   auto state = std::make_shared<State>(work);
   auto run = [state, n] {
@@ -41,10 +44,9 @@ bool share(Pool& pool, int64_t n, Work work) {
             true;  // out of a pool's thread nothing may be thrown
       }
     }
-    if (!count) return;
+    if (!count || state->done.fetch_add(count) + count < n) return;
     std::lock_guard<std::mutex> lock(state->mutex);
-    state->done += count;
-    if (state->done == n) state->all.notify_all();
+    state->all.notify_all();
   };
   const int64_t helpers = std::min<int64_t>(n, pool.num_threads()) - 1;
   try {
@@ -52,6 +54,8 @@ bool share(Pool& pool, int64_t n, Work work) {
   } catch (const std::bad_alloc&) {  // then fewer help
   }
   run();
+  // Mostly the others are about to be done, and it takes longer to be woken.
+  for (int i = 0; i < kYields && state->done < n; ++i) std::this_thread::yield();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->all.wait(lock, [&] { return state->done == n; });
   return !state->is_short_of_memory;

@@ -13,8 +13,10 @@
 //
 // Where a model is sure, one way is nearly all of the sum, and what the others add to
 // it in a frame is below the last bit of a float: over a thousand frames as much would
-// be lost as the loss is. So alpha has a low part too, and is m + low.
+// be lost as the loss is. So alpha and beta have a low part too, and are m + low.
 #pragma once
+
+#include <algorithm>
 
 #include "numbers.h"
 
@@ -81,6 +83,15 @@ JAX_CTC_INLINE float add(float largest, float rest, float* low) {
   return sum;
 }
 
+// The sum of ways, and of their low parts: what rounding took from it.
+JAX_CTC_INLINE float add(float a, float b, float low, float* rounded) {
+  return add(max(a, b), min(a, b) + low, rounded);
+}
+JAX_CTC_INLINE float add(float a, float b, float c, float low, float* rounded) {
+  const float larger = max(a, b);
+  return add(max(larger, c), min(a, b) + min(larger, c) + low, rounded);
+}
+
 // alpha[t-1] -> alpha[t], with low parts or without them. y: of each label, and at
 // place N and after it the blank's. skip[n]: kAnything where label[n-1] may step
 // straight to label[n], else kZero.
@@ -109,16 +120,11 @@ JAX_CTC_INLINE void alpha_step_as(
     const float kept = lm[n] * keep, entered = bm[n] * enter, jumped = lm[n - 1] * jump;
     if constexpr (kIsCareful) {
       float rounded;
-      const float blank =
-          add(max(stayed, moved),
-              min(stayed, moved) + (bl[n] * stay + ll[n - 1] * move), &rounded);
+      const float blank = add(stayed, moved, bl[n] * stay + ll[n - 1] * move, &rounded);
       to_bm[n] = blank * blank_m;
       to_bl[n] = rounded * blank_m;
-      const float larger = max(kept, entered);
-      const float sum = add(max(larger, jumped),
-                            min(kept, entered) + min(larger, jumped) +
-                                (ll[n] * keep + bl[n] * enter + ll[n - 1] * jump),
-                            &rounded);
+      const float sum = add(kept, entered, jumped,
+                            ll[n] * keep + bl[n] * enter + ll[n - 1] * jump, &rounded);
       to_lm[n] = sum * y_m[n];
       to_ll[n] = rounded * y_m[n];
     } else {
@@ -190,12 +196,15 @@ JAX_CTC_KERNEL void best_step(const float* __restrict m, const int32_t* __restri
 // The row of the same lattice read from its other end, times 2^-exponent: the last
 // label comes first, and what was reached from the left is now to be reached from the
 // right.
-inline void mirror(Row from, Row to, int num_labels, int32_t exponent, int width) {
+inline void mirror(Row from, const float* from_low, Row to, float* to_low,
+                   int num_labels, int32_t exponent, int width) {
   clear(to, width);
+  std::fill_n(to_low - kPad, row_size(width), 0.0f);
   const int label = label_at(width);
   const auto copy = [&](int target, int source) {
     const int32_t e = from.e[source];
     to.m[target] = from.m[source];
+    to_low[target] = from_low[source];
     to.e[target] = e == kZero ? kZero : max(e - exponent, kZero);
   };
   for (int n = 0; n <= num_labels; ++n) copy(n, num_labels - n);
@@ -207,36 +216,44 @@ inline void mirror(Row from, Row to, int num_labels, int32_t exponent, int width
 JAX_CTC_KERNEL float beta_step(const float* __restrict alpha_m,
                                const int32_t* __restrict alpha_e,
                                const float* __restrict m, const int32_t* __restrict e,
-                               float* __restrict to_m, int32_t* __restrict to_e,
+                               const float* __restrict low, float* __restrict to_m,
+                               int32_t* __restrict to_e, float* __restrict to_low,
                                const float* __restrict y_m,
                                const int32_t* __restrict y_e,
                                const int32_t* __restrict skip,
                                float* __restrict product, int num_labels, int width) {
   const int label = label_at(width);
-  const float *bm = m, *lm = m + label;
+  const float *bm = m, *lm = m + label, *bl = low, *ll = low + label;
   const int32_t *be = e, *le = e + label;
   const float *alpha_bm = alpha_m, *alpha_lm = alpha_m + label;
   const int32_t *alpha_be = alpha_e, *alpha_le = alpha_e + label;
-  float *to_bm = to_m, *to_lm = to_m + label;
+  float *to_bm = to_m, *to_lm = to_m + label, *to_bl = to_low, *to_ll = to_low + label;
   int32_t *to_be = to_e, *to_le = to_e + label;
   const float blank_m = y_m[num_labels];
   const int32_t blank_e = y_e[num_labels];
   float blanks = 0, labels = 0;
 #pragma omp simd reduction(+ : blanks, labels)
   for (int n = 0; n < width; ++n) {
+    float rounded;
     const int32_t of_blank = max(be[n], le[n]);
-    const float blank = bm[n] * pow2(be[n] - of_blank) + lm[n] * pow2(le[n] - of_blank);
+    const float stay = pow2(be[n] - of_blank), move = pow2(le[n] - of_blank);
+    const float blank =
+        add(bm[n] * stay, lm[n] * move, bl[n] * stay + ll[n] * move, &rounded);
     blanks += alpha_bm[n] * blank * pow2(alpha_be[n] + of_blank);
     to_bm[n] = blank * blank_m;
+    to_bl[n] = rounded * blank_m;
     to_be[n] = max(of_blank + blank_e, kZero);
     const int32_t skip_e = min(le[n + 1], skip[n + 1]);
     const int32_t of_label = max(max(le[n], be[n + 1]), skip_e);
-    const float sum = lm[n] * pow2(le[n] - of_label) +
-                      bm[n + 1] * pow2(be[n + 1] - of_label) +
-                      lm[n + 1] * pow2(skip_e - of_label);
+    const float keep = pow2(le[n] - of_label), enter = pow2(be[n + 1] - of_label),
+                jump = pow2(skip_e - of_label);
+    const float sum =
+        add(lm[n] * keep, bm[n + 1] * enter, lm[n + 1] * jump,
+            ll[n] * keep + bl[n + 1] * enter + ll[n + 1] * jump, &rounded);
     product[n] = alpha_lm[n] * sum * pow2(alpha_le[n] + of_label);
     labels += product[n];
     to_lm[n] = sum * y_m[n];
+    to_ll[n] = rounded * y_m[n];
     to_le[n] = max(of_label + y_e[n], kZero);
   }
   product[width] = blanks;

@@ -95,7 +95,8 @@ class Half {
       float peak, factor = 0;
       if (!find_peak(x, u.V, &peak)) return false;
       if (u.normalise) {
-        const float rest = exps(x, peak, scratch_, u.V);
+        const S* next = u.row(place(std::min(frame + 1, count_ - 1)));
+        const float rest = exps(x, next, peak, scratch_, u.V);
         shift_.divide(rest);
         factor = 1 / (1 + rest);
       }
@@ -127,11 +128,12 @@ class Half {
       }
       const Row alpha = rows_.at(i + 1);
       const int64_t y = int64_t(i) * width_;
-      const float sum =
-          beta_step(alpha.m, alpha.e, from_.m, from_.e, to_.m, to_.e, emissions_.m + y,
-                    emissions_.e + y, emissions_.skip, occupancy_.product, N, width_);
+      const float sum = beta_step(alpha.m, alpha.e, from_.m, from_.e, low_[0], to_.m,
+                                  to_.e, low_[1], emissions_.m + y, emissions_.e + y,
+                                  emissions_.skip, occupancy_.product, N, width_);
       std::swap(from_, to_);
-      if (i % kRenormalise == 0) renormalise(from_.m, from_.e, limit_, width_);
+      std::swap(low_[0], low_[1]);
+      if (i % kRenormalise == 0) renormalise_carefully(from_);
       occupancy_.gather_up(N, width_);
       subtract_posteriors(frame, sum);
     }
@@ -152,10 +154,10 @@ class Half {
     *u.log_z = log_z;
     if (!std::isfinite(log_z)) return false;
     if (u.gradient) {
-      mirror(right.last(), left.from_, N, z.e, width);
-      mirror(left.last(), right.from_, N, z.e, width);
-      clear(left.to_, width);
-      clear(right.to_, width);
+      left.turn_round(right.alpha(), z.e);
+      right.turn_round(left.alpha(), z.e);
+      std::swap(left.low_[0], left.low_[1]);
+      std::swap(right.low_[0], right.low_[1]);
     }
     return true;
   }
@@ -180,8 +182,15 @@ class Half {
   Row last() const { return rows_.at(count_ - std::max(chunks_ - 1, 0) * chunk_); }
   Alpha alpha() const { return {last(), low_[0]}; }
 
-  void renormalise_carefully(Row alpha) const {
-    renormalise(alpha.m, alpha.e, low_[0], limit_, width_);
+  void renormalise_carefully(Row row) const {
+    renormalise(row.m, row.e, low_[0], limit_, width_);
+  }
+
+  // The other half's alpha is this one's beta, its low part in low_[1]: the other half
+  // has yet to read that in low_[0].
+  void turn_round(Alpha other, int32_t exponent) {
+    mirror(other.row, other.low, from_, low_[1], u_->labels, exponent, width_);
+    clear(to_, width_);
   }
 
   // The frame of the utterance that is this half's.
@@ -237,7 +246,7 @@ class Half {
     const int size = occupancy_.size;
     float *sum = occupancy_.sum, *softmax = occupancy_.product;
     gather(u_->row(place(frame)), occupancy_.ids, scratch_, size);
-    exps(scratch_, peaks_[2 * frame], softmax, size);
+    exps(scratch_, scratch_, peaks_[2 * frame], softmax, size);
     const float factor = peaks_[2 * frame + 1];
     for (int c = 0; c < size; ++c) {
       store(&g[occupancy_.ids[c]], softmax[c] * factor - sum[c] / whole);
@@ -253,7 +262,7 @@ class Half {
   int32_t limit_ = kZero;
   Rows rows_;
   Row from_{}, to_{};
-  float* low_[2] = {nullptr, nullptr};  // low parts of alpha, now and next
+  float* low_[2] = {nullptr, nullptr};  // low parts of alpha, then beta: now and next
   Emissions emissions_{};
   Occupancy occupancy_{};
   float *scratch_ = nullptr, *peaks_ = nullptr;
