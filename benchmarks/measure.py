@@ -26,15 +26,22 @@ _RUNS_OF_A_TURN = {"gpu": 5}
 class Bench:
     """One batch, for every contender and mode; its float64 gradient is found once."""
 
-    def __init__(self, case: Case, labels: dict[str, Any], precise: bool = True):
+    def __init__(
+        self,
+        case: Case,
+        labels: dict[str, Any],
+        precise: bool = True,
+        is_cold: bool = False,
+    ):
         """Make the batch.
 
         Args:
             case: whose batch it is.
             labels: what every row says besides: the name of the case or the sweep.
             precise: whether gradients are held against float64 ones.
+            is_cold: whether the first run after a pause is what is timed.
         """
-        self.batch = case.make()
+        self.batch, self.is_cold = case.make(), is_cold
         sizes = ("batch", "frames", "classes", "labels")
         self.about = labels | {size: getattr(case, size) for size in sizes}
         self.truth = None
@@ -89,7 +96,7 @@ class Bench:
                     continue
                 row["note"] = f"differs by {row['difference']:.1g}"
             programs[name] = program
-        seconds = interleave(programs, rounds, spent)
+        seconds = interleave(programs, rounds, spent, is_cold=self.is_cold)
         for row in rows:
             program = programs.get(row["impl"])
             if program and program.profile:
@@ -128,7 +135,11 @@ def gradient_error(result: Any, truth: np.ndarray) -> float:
 
 
 def interleave(
-    programs: dict[str, Program], rounds: int, spent: dict[str, float] | None = None
+    programs: dict[str, Program],
+    rounds: int,
+    spent: dict[str, float] | None = None,
+    *,
+    is_cold: bool = False,
 ) -> dict[str, list[float]]:
     """Run every program once a round, after one round that does not count.
 
@@ -142,17 +153,18 @@ def interleave(
         for name in order.permutation(list(programs)):
             if spent[name] > _PATIENCE and (count == 0 or seconds[name]):
                 continue
-            time_taken = turn(programs[name])
+            time_taken = turn(programs[name], is_cold=is_cold)
             spent[name] += time_taken
             if count:
                 seconds[name].append(time_taken)
     return seconds
 
 
-def turn(program: Program) -> float:
-    """Return the seconds of a run, of a machine that is awake."""
+def turn(program: Program, *, is_cold: bool = False) -> float:
+    """Return the seconds of a run; of a machine that is awake, or of a cold one."""
     time.sleep(_PAUSE)
-    program.run()
+    if not is_cold:
+        program.run()
     runs = _RUNS_OF_A_TURN.get(jax.default_backend(), 1)
     start = time.perf_counter()
     for _ in range(runs):

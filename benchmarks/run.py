@@ -1,6 +1,7 @@
 """Time, compile time, temporaries and gradient error of every contender.
 
     python -m benchmarks.run --case char ocr --impl blocked optax --mode value
+    python -m benchmarks.run --cold --impl cpu optax torch
     python -m benchmarks.run --case --sweep T U V B
 
 One JSON line per row goes to --out, and as soon as it is known to --out with ".part"
@@ -49,6 +50,8 @@ class Options:
     """Contenders; by default all on cases, ours, optax and torch on sweeps."""
     mode: tuple[str, ...] = MODES
     """Modes of the cases."""
+    cold: bool = False
+    """Of the cases, time the first run after a pause, of threads and cores asleep."""
     rounds: int = 11
     """How often every contender runs a case; a sweep at most 3 times."""
     out: pathlib.Path = pathlib.Path("out/bench.jsonl")
@@ -110,7 +113,8 @@ def measure(
     """Yield the rows of each case and mode, then those of each point of the sweeps."""
     for name in options.case:
         say(f"{name}: gradient in float64")
-        bench = Bench(named(name), {"case": name})
+        labels = {"case": name} | ({"cold": True} if options.cold else {})
+        bench = Bench(named(name), labels, is_cold=options.cold)
         for mode in options.mode:
             say(f"{name}: {mode}")
             names = options.impl or here(CONTENDERS)

@@ -428,3 +428,14 @@ def test_the_first_run_of_a_turn_does_not_count(monkeypatch):
     program = contenders.Program(lambda: runs.append("run"), 0.1, 0.2, 100)
     assert measure.turn(program) == 1.5
     assert runs == ["pause", "run", "run"]
+
+
+def test_the_first_run_is_timed_where_a_machine_is_to_be_cold():
+    """Its rows say so."""
+    case = named("one_utterance")
+    bench = measure.Bench(case, {"cold": True}, precise=False, is_cold=True)
+    runs = []
+    program = contenders.Program(lambda: runs.append("run"), 0.1, 0.2, 100)
+    measure.turn(program, is_cold=bench.is_cold)
+    assert runs == ["run"]
+    assert bench.about["cold"]
