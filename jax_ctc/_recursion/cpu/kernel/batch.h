@@ -17,6 +17,10 @@
 
 namespace jax_ctc {
 
+// To wake another thread takes some tens of microseconds, in each of which a thousand
+// states are walked: with so few it would come too late.
+constexpr double kSoonDone = 1 << 16;
+
 // All arrays are dense, row by row; jax_ctc/_recursion/cpu/__init__.py says what they
 // are.
 template <typename S>
@@ -98,6 +102,17 @@ void walk(const Utterance<S>& u, Half<S>& left, Half<S>& right) {
   }
 }
 
+// How many states are walked; four classes take as long as one.
+template <typename S>
+double states_of(const std::vector<Utterance<S>>& all) {
+  double states = 0;
+  for (const Utterance<S>& u : all) {
+    const double of_frame = padded_width(u.labels) + u.V / 4;
+    states += u.frames * of_frame * (u.gradient ? 3 : 1);
+  }
+  return states;
+}
+
 // Fewer utterances than keep all threads busy: each half is a task, there and back.
 template <typename S, typename Pool>
 bool walk_by_halves(Pool& pool, const std::vector<Utterance<S>>& all) {
@@ -128,9 +143,10 @@ bool walk_by_halves(Pool& pool, const std::vector<Utterance<S>>& all) {
   return !all[0].gradient || share<None>(pool, 2 * size, back);
 }
 
-// Score a batch; false if memory ran out.
+// Score a batch; false if memory ran out. Fewer states than `alone` the caller walks
+// alone.
 template <typename S, typename Pool>
-bool score(Pool& pool, const Batch<S>& batch) try {
+bool score(Pool& pool, const Batch<S>& batch, double alone = kSoonDone) try {
   if (batch.B == 0) return true;
   expect_writes(batch.gradient, batch.B * batch.T * batch.V * int64_t(sizeof(S)));
   std::vector<Utterance<S>> all;
@@ -139,10 +155,15 @@ bool score(Pool& pool, const Batch<S>& batch) try {
   // The longest first, so that no thread is left with one at the end.
   std::stable_sort(all.begin(), all.end(),
                    [](const auto& a, const auto& b) { return a.frames > b.frames; });
-  if (batch.B < 2 * pool.num_threads()) return walk_by_halves(pool, all);
   struct Halves {
     Half<S> left, right;
   };
+  if (states_of(all) < alone) {
+    Halves h;
+    for (const Utterance<S>& u : all) walk(u, h.left, h.right);
+    return true;
+  }
+  if (batch.B < 2 * pool.num_threads()) return walk_by_halves(pool, all);
   const Utterance<S>* u = all.data();
   return share<Halves>(pool, batch.B,
                        [u](int64_t i, Halves& h) { walk(u[i], h.left, h.right); });
