@@ -17,7 +17,7 @@ _AGREEMENT = 5e-2
 # Seconds for one contender on one batch, or a rival of minutes would take hours.
 _PATIENCE = 60
 # Before each turn: threads of the one before may still hold a core. Whatever waits goes
-# to sleep, processors too, so that the first run after it does not count.
+# to sleep, processors too: the first run after it does not count, or is what counts.
 _PAUSE = 0.02
 # That do count: a GPU's clocks take longer to rise, and the time is their mean.
 _RUNS_OF_A_TURN = {"gpu": 5}
@@ -165,7 +165,7 @@ def turn(program: Program, *, is_cold: bool = False) -> float:
     time.sleep(_PAUSE)
     if not is_cold:
         program.run()
-    runs = _RUNS_OF_A_TURN.get(jax.default_backend(), 1)
+    runs = 1 if is_cold else _RUNS_OF_A_TURN.get(jax.default_backend(), 1)
     start = time.perf_counter()
     for _ in range(runs):
         program.run()

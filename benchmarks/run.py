@@ -102,6 +102,8 @@ def find_fault(options: Options) -> str | None:
             return fault
     if options.rounds < 1:
         return f"--rounds must be at least 1; got {options.rounds}"
+    if options.cold and options.sweep:
+        return "--cold is for cases: give --sweep nothing, or leave --cold out"
     if not (options.case or options.sweep):
         return "nothing to measure: give --case or --sweep a name"
     return None
@@ -136,7 +138,8 @@ def measure(
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """Lay the rows out for reading."""
-    out = Table()
+    is_cold = any(row.get("cold") for row in rows)
+    out = Table(title="the first run after a pause" if is_cold else None)
     for heading in ("case", "mode", "impl", "time, ms", "ratio", "compile, s", "MB"):
         out.add_column(heading, no_wrap=True)
     is_on_gpu = any("device_ms" in row for row in rows)

@@ -79,6 +79,8 @@ def read(record: pathlib.Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     if not rows:
         raise ValueError(f"{record} is empty: the run that wrote it did not finish")
+    if any(row.get("cold") for row in rows):
+        raise ValueError(f"{record} is of cold runs; the tables are of a machine awake")
     return rows
 
 

@@ -20,6 +20,7 @@ from benchmarks import (
     pods,
     run,
     sweeps,
+    tables,
     targets,
 )
 from tests import oracle
@@ -430,12 +431,23 @@ def test_the_first_run_of_a_turn_does_not_count(monkeypatch):
     assert runs == ["pause", "run", "run"]
 
 
-def test_the_first_run_is_timed_where_a_machine_is_to_be_cold():
-    """Its rows say so."""
-    case = named("one_utterance")
-    bench = measure.Bench(case, {"cold": True}, precise=False, is_cold=True)
+def test_cold_runs(monkeypatch, tmp_path):
+    """The first run after a pause is what is timed, on a GPU too; rows say so."""
     runs = []
-    program = contenders.Program(lambda: runs.append("run"), 0.1, 0.2, 100)
-    measure.turn(program, is_cold=bench.is_cold)
-    assert runs == ["run"]
-    assert bench.about["cold"]
+    program = contenders.Program(lambda: runs.append("run") or 1.0, 0.1, 0.2, 100)
+    monkeypatch.setattr(measure.time, "sleep", lambda _: runs.append("pause"))
+    monkeypatch.setattr(measure.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setitem(measure.CONTENDERS, "optax", lambda *_: program)
+    options = run.Options(
+        case=("one_utterance",), mode=("value",), impl=("optax",), rounds=1, cold=True
+    )
+    [[row]] = run.measure(options, print)
+    assert row["cold"]
+    assert len(row["seconds"]) == 1
+    assert runs == ["run", *["pause", "run"] * 2]  # to agree, for warmth, and timed
+    assert run.table([row]).title == "the first run after a pause"
+    (tmp_path / "cold.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match="of cold runs"):
+        tables.read(tmp_path / "cold.jsonl")
+    both = dataclasses.replace(options, sweep=("T",))
+    assert "--cold is for cases" in run.find_fault(both)

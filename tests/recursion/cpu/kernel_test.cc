@@ -145,13 +145,13 @@ int within(Random& random, int low, int high) {
   return std::uniform_int_distribution<int>(low, high)(random);
 }
 
-Case draw(Random& random) {
+Case draw(Random& random, int frames = 0) {
   Case c;
   const auto one_of = [&](std::initializer_list<int> of) {
     return of.begin()[within(random, 0, int(of.size()) - 1)];
   };
   c.B = within(random, 1, 6);
-  c.T = one_of({1, 2, 3, 5, 17, 33, 60});
+  c.T = frames ? frames : one_of({1, 2, 3, 5, 17, 33, 60});
   c.V = one_of({1, 2, 3, 5, 9, 31, 40});
   c.U = c.V == 1 ? 0 : one_of({0, 1, 2, 5, 15, 16, 20});
   c.blank = within(random, 0, c.V - 1);
@@ -306,6 +306,19 @@ void random_batches(int count, int seed) {
     check_paths(two, c, name);
     if (i % 4 == 0) check<BFloat16>(c, run<BFloat16>(two, c), name + " bfloat16");
     if (i % 4 == 1) check<Float16>(c, run<Float16>(two, c), name + " float16");
+  }
+}
+
+// Of so many frames alpha is not kept, but walked anew a chunk at a time.
+void long_batches(int count, int seed) {
+  Pool two(2), many(5);
+  Random random(seed);
+  for (int i = 0; i < count; ++i) {
+    const Case c = draw(random, 3001);
+    const std::string name = "long batch " + std::to_string(i);
+    const Result r = run<float>(two, c);
+    check<float>(c, r, name);
+    expect_same(r, run<float>(many, c), name + ": other bits");
   }
 }
 
@@ -465,6 +478,7 @@ int main(int count, char** words) {
   const int batches = count > 1 ? std::atoi(words[1]) : 1000;
   const int seed = count > 2 ? std::atoi(words[2]) : 0;
   random_batches(batches, seed);
+  long_batches(4, seed + 2);
   bad_integers(batches / 4, seed + 1);
   callers();
   narrow_floats<BFloat16>(1e38);

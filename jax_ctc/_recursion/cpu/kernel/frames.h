@@ -32,7 +32,7 @@ JAX_CTC_INLINE bool peak_of_row(const S* __restrict x, int size, float* peak) {
   return !is_bad && largest > -kInf;
 }
 
-// Have memory send what will be read next; a place where nothing is does no harm.
+// Have memory send what will be read soon.
 template <typename S>
 JAX_CTC_INLINE void fetch(const S* x, int size) {
   constexpr int kLine = 64 / sizeof(S);
@@ -40,7 +40,7 @@ JAX_CTC_INLINE void fetch(const S* x, int size) {
 }
 
 // exp(x - peak); returns their sum less 1, for the peak. next: the row to be read after
-// this one: memory is idle while exponentials are computed, and slow to begin.
+// this one, or null: memory is idle while exponentials are computed, and slow to begin.
 template <typename S>
 JAX_CTC_INLINE float exps_of_row(const S* __restrict x, const S* next, float peak,
                                  float* __restrict to, int size) {
@@ -48,7 +48,7 @@ JAX_CTC_INLINE float exps_of_row(const S* __restrict x, const S* next, float pea
   int32_t below = 0;
   for (int start = 0; start < size; start += kSumOf) {
     const int end = size - start < kSumOf ? size : start + kSumOf;
-    fetch(next + start, end - start);
+    if (next) fetch(next + start, end - start);
     float sum = 0;
 #pragma omp simd reduction(+ : sum, below)
     for (int v = start; v < end; ++v) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -12,7 +13,8 @@
 
 namespace jax_ctc {
 
-constexpr int kYields = 100;  // tens of microseconds
+// So long a caller looks whether the others are done before it sleeps.
+constexpr std::chrono::microseconds kPatience(50);
 
 // Runs work(0), ..., work(n - 1), each with a Local of the thread that runs it; false
 // if memory ran out.
@@ -54,8 +56,11 @@ bool share(Pool& pool, int64_t n, Work work) {
   } catch (const std::bad_alloc&) {  // then fewer help
   }
   run();
-  // Mostly the others are about to be done, and it takes longer to be woken.
-  for (int i = 0; i < kYields && state->done < n; ++i) std::this_thread::yield();
+  // Mostly they are about to be, and to be woken takes longer.
+  const auto start = std::chrono::steady_clock::now();
+  while (state->done < n && std::chrono::steady_clock::now() - start < kPatience) {
+    std::this_thread::yield();
+  }
   std::unique_lock<std::mutex> lock(state->mutex);
   state->all.wait(lock, [&] { return state->done == n; });
   return !state->is_short_of_memory;

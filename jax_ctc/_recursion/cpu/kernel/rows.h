@@ -76,14 +76,15 @@ JAX_CTC_KERNEL void renormalise(float* __restrict m, int32_t* __restrict e,
   for (int n = 0; n < size; ++n) renormalise(m[n], e[n], low[n], zero_limit);
 }
 
-// largest + rest, and what rounding took from it; the largest is no less than the rest.
+// largest + rest, and what rounding took from it: all of it where the largest is no
+// less than the rest, as it is where one way leads.
 JAX_CTC_INLINE float add(float largest, float rest, float* low) {
   const float sum = largest + rest;
   *low = rest - (sum - largest);
   return sum;
 }
 
-// The sum of ways, and of their low parts: what rounding took from it.
+// The sum of ways and of their low parts, and what rounding took from it, as above.
 JAX_CTC_INLINE float add(float a, float b, float low, float* rounded) {
   return add(max(a, b), min(a, b) + low, rounded);
 }

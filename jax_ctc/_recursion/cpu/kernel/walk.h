@@ -186,8 +186,8 @@ class Half {
     renormalise(row.m, row.e, low_[0], limit_, width_);
   }
 
-  // The other half's alpha is this one's beta, its low part in low_[1]: the other half
-  // has yet to read that in low_[0].
+  // The other half's alpha is this one's beta. Its low part goes to low_[1]: in low_[0]
+  // is that of this half's alpha, which the other half has yet to read.
   void turn_round(Alpha other, int32_t exponent) {
     mirror(other.row, other.low, from_, low_[1], u_->labels, exponent, width_);
     clear(to_, width_);
@@ -209,7 +209,8 @@ class Half {
     return best;
   }
 
-  // The same once more, without the low parts: they tell in log p alone.
+  // The same once more, without the low parts: what a chunk of about sqrt(T) frames
+  // loses is less than gradients have to keep.
   void advance(int frame, int i) {
     emissions_.read(u_->row(place(frame)), i, width_);
     const Row row = rows_.at(i + 1), before = rows_.at(i);
@@ -246,7 +247,7 @@ class Half {
     const int size = occupancy_.size;
     float *sum = occupancy_.sum, *softmax = occupancy_.product;
     gather(u_->row(place(frame)), occupancy_.ids, scratch_, size);
-    exps(scratch_, scratch_, peaks_[2 * frame], softmax, size);
+    exps(scratch_, nullptr, peaks_[2 * frame], softmax, size);
     const float factor = peaks_[2 * frame + 1];
     for (int c = 0; c < size; ++c) {
       store(&g[occupancy_.ids[c]], softmax[c] * factor - sum[c] / whole);
