@@ -58,6 +58,7 @@ def test_second_eager_call_compiles_nothing(compilations):
             jax_ctc.minimum_frames(labels, label_lengths),
             jax_ctc.ctc_posteriors(*arguments),
             jax_ctc.ctc_align(*arguments),
+            jax_ctc.ctc_align_chunks(iter(np.split(logits[0], [4])), [1, 2, 3]),
             jax_ctc.alignment_entropy(*arguments),
             jax_ctc.sample_alignments(jax.random.key(seed), *arguments, num_samples=2),
             jax_ctc.reduce_loss(loss, status=status),
