@@ -30,11 +30,12 @@ def write_gradient(
     is_alive: Bool[Array, " B"],
     *,
     normalise: bool,
+    by_product: bool = False,
 ) -> Shaped[Array, "B T V"]:
     """Write the gradient of a chunk into `to_bits` of it; exactly 0 on dead frames.
 
     posterior: of each state that has an id. normalise: softmax - posterior rather than
-    -posterior.
+    -posterior. by_product: see `subtract`.
 
     Chunks come from the right: at the ragged end a chunk's rows reach back over frames
     of its left neighbour, which then puts them right.
@@ -47,13 +48,14 @@ def write_gradient(
     here = normaliser.of(rows)
     rows = normaliser.softmax(rows, here) if normalise else jnp.zeros_like(rows)
     if problem.has_gaps:
-        rows = _subtract_gaps(rows, occupancy, problem)
+        rows = _subtract_gaps(rows, occupancy, problem, by_product=by_product)
     else:
-        rows = subtract(rows, occupancy, problem.ids)
+        rows = subtract(rows, occupancy, problem.ids, by_product=by_product)
     frames = (first + positions(num_rows))[None, :]
     is_kept = (frames < problem.logit_lengths[:, None]) & is_alive[:, None]
-    rows = jnp.where(is_kept[:, :, None], rows, 0).astype(problem.scores.dtype)
-    return lax.dynamic_update_slice_in_dim(gradient, to_bits(rows), first, axis=1)
+    rows = jnp.where(is_kept[:, :, None], rows, 0)
+    rows = to_bits(rows.astype(problem.scores.dtype))
+    return lax.dynamic_update_slice_in_dim(gradient, rows, first, axis=1)
 
 
 def by_id(
@@ -72,20 +74,29 @@ def subtract(
     rows: Float[Array, "B D V"],
     occupancy: Float[Array, "B D S"],
     ids: Int[Array, "B S"],
+    *,
+    by_product: bool = False,
 ) -> Float[Array, "B D V"]:
-    """Subtract each state's occupancy from the class that it emits."""
+    """Subtract each state's occupancy from the class that it emits.
+
+    by_product: by a product with a one-hot, however many classes there are.
+    """
     num_classes = rows.shape[2]
     # Merging costs S * S per frame, which for labels beyond V is more than S * V.
     num_states = ids.shape[1]
     is_long = not is_open(num_states) and num_states >= num_classes
-    if usual(num_classes, USUAL_LABELS) < SCATTER_CLASSES or is_long:
+    if by_product or usual(num_classes, USUAL_LABELS) < SCATTER_CLASSES or is_long:
         one_hot = is_at(ids, num_classes).astype(rows.dtype)
         return rows - _multiply(occupancy, one_hot)
     return _scatter_merged(rows, occupancy, ids)
 
 
 def _subtract_gaps(
-    rows: Float[Array, "B D V"], occupancy: Float[Array, "B D S"], problem: Problem
+    rows: Float[Array, "B D V"],
+    occupancy: Float[Array, "B D S"],
+    problem: Problem,
+    *,
+    by_product: bool,
 ) -> Float[Array, "B D V"]:
     """Subtract where labels have classes of their own, in order, before the gaps'."""
 
@@ -96,7 +107,8 @@ def _subtract_gaps(
 
     (label, rest), (of_label, of_gap) = split(rows), split(occupancy)
     num_labels = positions(problem.can_skip.shape[1] + 1, 2)[:, -1:]
-    rest = subtract(rest, of_gap, problem.blank_ids - num_labels)
+    ids = problem.blank_ids - num_labels
+    rest = subtract(rest, of_gap, ids, by_product=by_product)
     return jnp.concatenate([label - of_label, rest], axis=2)
 
 

@@ -28,11 +28,12 @@ PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 # Of `blocked`, fields of its plan. What a turn of a loop has to start, a GPU starts one
 # by one: several frames a turn are fewer copies. A TPU cuts a number for each utterance
-# out of an array by an operation of its own, a quarter of a frame's cycles.
+# out of an array by an operation of its own, a quarter of a frame's cycles; and for a
+# scatter it turns the scores round, which a product with a one-hot takes as they lie.
 HOW: dict[str, dict[str, Any]] = {
     "cuda": {"unroll": 6},
     "rocm": {"unroll": 6},
-    "tpu": {"is_wide": True},
+    "tpu": {"is_wide": True, "by_product": True},
 }
 # Read as a whole by one function a platform; of these, what has the frames first.
 WHOLE = ("best_path", "posteriors", "entropy", "entropy_backward")

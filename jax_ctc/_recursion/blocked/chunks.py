@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     is_stretch: bool = False  # more frames lie on other devices
     unroll: int = 1  # frames in one turn of the innermost loop
     is_wide: bool = False  # a blank's emission is laid out for every n
+    by_product: bool = False  # no scatter adds up what the states of a class have
 
 
 class Total(NamedTuple):

@@ -121,7 +121,13 @@ def gradient_of(
         beta, posterior = posteriors_of(problem, beta, emission, alphas, scale, plan)
         of_class = by_id(problem, posterior.label, posterior.blank)
         gradient = write_gradient(
-            problem, gradient, start, of_class, is_alive, normalise=plan.normalise
+            problem,
+            gradient,
+            start,
+            of_class,
+            is_alive,
+            normalise=plan.normalise,
+            by_product=plan.by_product,
         )
         return (beta, gradient), None
 
