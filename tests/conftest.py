@@ -155,6 +155,16 @@ def nothing_stored():
     compilation_cache.reset_cache()
 
 
+@pytest.fixture(scope="module")
+def both_ends():
+    """Let a module ask for `implementation="both_ends"`, what accelerators run."""
+    from tests.both_ends import register
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register(monkeypatch)
+        yield
+
+
 @pytest.fixture
 def x64():
     """Run a test with 64-bit types enabled."""

@@ -25,8 +25,10 @@ GRADIENT_ATOL = {
     ("cpu", "float32"): 5e-6,
     ("cuda", "float32"): 2e-6,
     ("blocked", "float32"): 1e-5,
+    ("both_ends", "float32"): 1e-5,
     ("scan", "float32"): 2e-4,
     ("blocked", "float64"): 1e-9,
+    ("both_ends", "float64"): 1e-9,
     ("scan", "float64"): 1e-9,
 }
 

@@ -46,7 +46,7 @@ def mean_and_gradient(logits, labels, axis_name=None, **axes):
     return jax.value_and_grad(mean)(logits)
 
 
-@pytest.mark.parametrize(("mode", "most"), [("value", 3), ("value_and_grad", 10)])
+@pytest.mark.parametrize(("mode", "most"), [("value", 1.5), ("value_and_grad", 5)])
 @pytest.mark.parametrize("target", [needs("H100 x 1")])
 def test_kernels_per_frame(target, mode, most):
     """A GPU launches few of them, and holds little; optax: 7 and 21, 39 and 142 MB."""
@@ -105,9 +105,9 @@ def test_a_tpu_holds_the_logits_of_a_narrow_head(target):
 
 
 @pytest.mark.parametrize("target", [needs("v5e x 1")])
-def test_a_tpu_holds_half_precision_once_at_most(target):
+def test_a_tpu_copies_no_half_precision(target):
     """128k classes in bfloat16, of several utterances and of one."""
-    for batch, most in ((8, 0.1), (1, 1.1)):
+    for batch in (8, 1):
         compiled = targets.compile_for(
             targets.mesh_of(target, data=1),
             mean_and_gradient,
@@ -115,7 +115,7 @@ def test_a_tpu_holds_half_precision_once_at_most(target):
             ((batch, 120), jnp.int32, PartitionSpec()),
         )
         held = compiled.memory_analysis().temp_size_in_bytes
-        assert held < most * (batch * 752 * 128_256 * 2)
+        assert held < 0.1 * (batch * 752 * 128_256 * 2)
 
 
 @pytest.mark.parametrize("target", [needs("H100 x 1")])
@@ -156,15 +156,18 @@ def test_batch_sharding_is_one_all_reduce(name):
 
 @pytest.mark.parametrize("small", [needs("v5e x 8"), needs("v5p x 8")])
 def test_temporaries_do_not_grow_with_the_pod(small):
-    """Per chip at most as much at 64 and 512 chips as at 8."""
-    one, more, most = (
+    """Per chip as much at 64 and 512 chips as at 8.
+
+    But for one array of a chunk, of 90 KB, which the compiler puts into a chip's vector
+    memory in one program, where it does not count, and not in another; and on v5e two
+    slices exchange through a buffer of their own, of any batch's size.
+    """
+    held = [
         batch_sharded(small.replace("x 8", f"x {count}")).memory_analysis()
         for count in (8, 64, 512)
-    )
-    assert more.temp_size_in_bytes <= one.temp_size_in_bytes
-    # Two slices of v5e exchange through a buffer of their own, of any batch's size.
-    spare = 2**17 if small.startswith("v5e") else 0
-    assert most.temp_size_in_bytes <= one.temp_size_in_bytes + spare
+    ]
+    one, *more = (each.temp_size_in_bytes for each in held)
+    assert all(size <= one + 2**17 for size in more)
 
 
 @pytest.mark.parametrize("name", [needs("v5e x 8"), needs("v5p x 8")])

@@ -35,6 +35,7 @@ LAYERS = [
     {"_lattice/projected"},
     {"_recursion/traceback", "_recursion/blocked/step", "_recursion/scan/step"},
     {"_recursion/blocked/chunks"},
+    {"_recursion/blocked/sides"},
     {"_recursion/blocked/likelihood", "_recursion/scan/likelihood"},
     {
         f"_recursion/{name}/{m}"

@@ -45,21 +45,35 @@ class LogEmissions(NamedTuple):
     is_bad: Bool[Array, " B"]  # a live frame holds NaN, +inf, or -inf only
 
 
-def read(
-    problem: Problem, start: Int[Array, ""] | int, size: int, *, normalise: bool
-) -> LogEmissions:
+class Seen(NamedTuple):
+    """What is read of K frames, as the scores lie; that of several sides is stacked."""
+
+    blank: Float[Array, "B K G"]
+    label: Float[Array, "B K U"]
+    here: Normaliser
+    is_live: Bool[Array, "B K"]
+
+
+def look(problem: Problem, start: Int[Array, ""] | int, size: int) -> Seen:
     """Read frames start .. start + size - 1; those at or past T are padding."""
     first, num_rows = rows_of_chunk(start, size, problem.scores.shape[1])
     scores = rows_of(problem.scores, first, num_rows)
     frames = start + positions(size)
     rows = jnp.minimum(frames - first, num_rows - 1)
-    is_live = frames[None, :] < problem.logit_lengths[:, None]
-    blank = gather(scores, rows, problem.blank_ids)
-    label = stored(gather(scores, rows, problem.label_ids))
-    if problem.has_gaps:
+    return Seen(
+        gather(scores, rows, problem.blank_ids),
+        gather(scores, rows, problem.label_ids),
+        Normaliser(*(jnp.take(x, rows, axis=1) for x in normaliser.of(scores))),
+        frames[None, :] < problem.logit_lengths[:, None],
+    )
+
+
+def of(seen: Seen, *, normalise: bool) -> LogEmissions:
+    """Return what was seen as emissions."""
+    blank, label, here, is_live = seen
+    if blank.shape[2] != 1:
         blank = stored(blank)
-    here = Normaliser(*(jnp.take(x, rows, axis=1) for x in normaliser.of(scores)))
-    log = lay_out(blank, label, here if normalise else None, is_live)
+    log = lay_out(blank, stored(label), here if normalise else None, is_live)
     return log._replace(is_bad=is_bad(here, is_live))
 
 

@@ -30,6 +30,7 @@ def write_gradient(
     is_alive: Bool[Array, " B"],
     *,
     normalise: bool,
+    keeps_left: bool = False,
     by_product: bool = False,
 ) -> Shaped[Array, "B T V"]:
     """Write the gradient of a chunk into `to_bits` of it; exactly 0 on dead frames.
@@ -37,12 +38,14 @@ def write_gradient(
     posterior: of each state that has an id. normalise: softmax - posterior rather than
     -posterior. by_product: see `subtract`.
 
-    Chunks come from the right: at the ragged end a chunk's rows reach back over frames
-    of its left neighbour, which then puts them right.
+    At the ragged end a chunk's rows reach back over frames of its left neighbour, which
+    puts them right where chunks come from the right. keeps_left: they come from the
+    left, and what the neighbour has written stays.
     """
     size, num_frames = posterior.shape[0], gradient.shape[1]
     first, num_rows = rows_of_chunk(start, size, num_frames)
-    frame_of_row = jnp.maximum(first + positions(num_rows) - start, 0)
+    from_start = first + positions(num_rows) - start
+    frame_of_row = jnp.maximum(from_start, 0)
     occupancy = jnp.moveaxis(posterior[frame_of_row], 0, 1)
     rows = rows_of(problem.scores, first, num_rows)
     here = normaliser.of(rows)
@@ -55,6 +58,9 @@ def write_gradient(
     is_kept = (frames < problem.logit_lengths[:, None]) & is_alive[:, None]
     rows = jnp.where(is_kept[:, :, None], rows, 0)
     rows = to_bits(rows.astype(problem.scores.dtype))
+    if keeps_left:
+        old = lax.dynamic_slice_in_dim(gradient, first, num_rows, axis=1)
+        rows = jnp.where((from_start >= 0)[None, :, None], rows, old)
     return lax.dynamic_update_slice_in_dim(gradient, rows, first, axis=1)
 
 

@@ -39,7 +39,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_ctc._numbers.two_floats import two_sum
+from jax_ctc._numbers.two_floats import Pair, sum_frames, two_product, two_sum
 
 # Two ZEROs add up to -2**31, which int32 still holds.
 ZERO = -(2**30)
@@ -49,6 +49,12 @@ ZERO = -(2**30)
 # LOG_CUTOFF, about 7.4e8 nats, counts as impossible, in every implementation.
 _GUARD = 128
 LOG_CUTOFF = (ZERO + _GUARD) * math.log(2)
+
+# What rounding ln 2 leaves out.
+_LN2_REST = {
+    "float32": math.log(2) - float(np.float32(math.log(2))),
+    "float64": 2.3190468138462996e-17,
+}
 
 # 2**x on [0, 1), lowest degree first.
 _EXP2: list[float] = (
@@ -176,6 +182,29 @@ def plus(*terms: Extended) -> Extended:
     return Extended(total, exponent, lost)
 
 
+def dot(a: tuple[Extended, ...], b: tuple[Extended, ...]) -> Extended:
+    """Return the sum of a * b over all rows [B, S] and their places, [B, 1].
+
+    Once an utterance, so nothing is lost: neither by products nor by sums.
+    """
+    products = [_product(*rows) for rows in zip(a, b, strict=True)]
+    terms = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *products)
+    exponent = jnp.max(terms.exponent, axis=1, keepdims=True)
+    weight = _weight(terms, exponent)
+    high, low = sum_frames((terms.significand * weight).T)
+    low = low + jnp.sum(terms.lost * weight, axis=1)
+    return Extended(high[:, None], exponent, low[:, None])
+
+
+def _product(a: Extended, b: Extended) -> Extended:
+    """Return a * b, with what rounding and both factors lost."""
+    product, error = two_product(a.significand, b.significand)
+    assert a.lost is not None
+    assert b.lost is not None
+    lost = error + (a.lost * b.significand + a.significand * b.lost)
+    return Extended(product, jnp.maximum(a.exponent + b.exponent, ZERO), lost)
+
+
 def _largest_exponent(terms: tuple[Extended, ...]) -> Int[Array, "..."]:
     return functools.reduce(jnp.maximum, (term.exponent for term in terms))
 
@@ -225,11 +254,18 @@ def renormalise(value: Extended) -> Extended:
     )
 
 
-def to_log(value: Extended) -> Float[Array, "..."]:
-    """Return the natural logarithm, -inf for 0 and for anything beyond the cut-off."""
-    value = renormalise(value)
-    exponent = value.exponent.astype(value.significand.dtype)
-    log_value = jnp.log(value.significand) + exponent * math.log(2)
-    if value.lost is not None:
-        log_value = log_value + value.lost / value.significand
-    return jnp.where(value.exponent <= ZERO + _GUARD, -jnp.inf, log_value)
+def to_log(value: Extended) -> Pair:
+    """Return the natural logarithm, of a number that is renormalised, in two floats.
+
+    exponent * ln 2 may be large, and what will be added to it, to nearly 0, as large.
+    """
+    dtype = value.significand.dtype
+    exponent = value.exponent.astype(dtype)
+    high, error = two_product(exponent, jnp.full_like(exponent, math.log(2)))
+    low = error + (exponent * _LN2_REST[dtype.name] + jnp.log(value.significand))
+    return high, low if value.lost is None else low + value.lost / value.significand
+
+
+def is_zero(value: Extended) -> Bool[Array, "..."]:
+    """Tell what is 0, or so near to it that it counts as 0."""
+    return value.exponent <= ZERO + _GUARD

@@ -26,14 +26,16 @@ GUESTS: dict[str, Guest] = {"cpu": cpu, "cuda": cuda, "tpu": tpu}
 PLAIN: dict[str, Any] = {"blocked": blocked, "scan": scan}
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# Of `blocked`, fields of its plan. What a turn of a loop has to start, a GPU starts one
-# by one: several frames a turn are fewer copies. A TPU cuts a number for each utterance
-# out of an array by an operation of its own, a quarter of a frame's cycles; and for a
-# scatter it turns the scores round, which a product with a one-hot takes as they lie.
+# Of `blocked`, how it is planned where not as on a CPU. On accelerators each operation
+# has a price, however much it computes: an utterance is taken from both ends, and no
+# chunk is short. What a turn of a loop has to start, a GPU starts one by one: several
+# frames a turn are fewer copies. A TPU cuts a number for each utterance out of an array
+# by an operation of its own, a quarter of a frame's cycles; and for a scatter it turns
+# the scores round, which a product with a one-hot takes as they lie.
 HOW: dict[str, dict[str, Any]] = {
-    "cuda": {"unroll": 6},
-    "rocm": {"unroll": 6},
-    "tpu": {"is_wide": True, "by_product": True},
+    "cuda": {"sides": 2, "least_chunk": 8, "unroll": 8},
+    "rocm": {"sides": 2, "least_chunk": 8, "unroll": 8},
+    "tpu": {"sides": 2, "least_chunk": 8, "is_wide": True, "by_product": True},
 }
 # Read as a whole by one function a platform; of these, what has the frames first.
 WHOLE = ("best_path", "posteriors", "entropy", "entropy_backward")

@@ -10,6 +10,9 @@ import jax_ctc
 from tests.alignment.wildcards import ANY, log_sum, weighted_paths
 from tests.oracle import log_softmax
 
+pytestmark = pytest.mark.usefixtures("both_ends")
+
+IMPLEMENTATIONS = ("blocked", "both_ends", "scan")
 ANYTHING = 9
 ROWS = [
     [1, ANYTHING, 2],
@@ -63,8 +66,7 @@ def program(inputs):
 
         slopes = jax.grad(total, argnums=(0, 1), has_aux=True)
         return {
-            "blocked": slopes(scores, log_prob, "blocked"),
-            "scan": slopes(scores, log_prob, "scan"),
+            **{name: slopes(scores, log_prob, name) for name in IMPLEMENTATIONS},
             "posteriors": jax_ctc.ctc_posteriors(*batch, **more),
             "align": jax_ctc.ctc_align(*batch, **more),
             "entropy": jax_ctc.alignment_entropy(*batch, **more),
@@ -102,7 +104,7 @@ def shown(paths, log_z, takes, frames):
     "inputs", ["logits", pytest.param("log_probs", marks=pytest.mark.exhaustive)]
 )
 def test_against_enumeration(inputs, log_prob, logits, x64):
-    """Losses and gradients by both recursions; posteriors, paths, entropy, draws."""
+    """Losses and gradients by all recursions; posteriors, paths, entropy, draws."""
     scores = logits if inputs == "logits" else 0.7 * np.asarray(log_softmax(logits))
     log_probs = np.asarray(log_softmax(logits)) if inputs == "logits" else scores
     found = jax.tree.map(np.asarray, program(inputs)(scores, log_prob))
@@ -117,7 +119,7 @@ def test_against_enumeration(inputs, log_prob, logits, x64):
                 1 - anything[:frames, None]
             )
         slope_of_log_prob -= anything.sum()
-        for name in ("blocked", "scan"):
+        for name in IMPLEMENTATIONS:
             (slope, _), losses = found[name]
             np.testing.assert_allclose(losses[b], -log_z, atol=1e-12)
             np.testing.assert_allclose(slope[b], gradient, atol=1e-12)
@@ -126,7 +128,7 @@ def test_against_enumeration(inputs, log_prob, logits, x64):
         weights = np.array([score for *_, score in paths]) - log_z
         entropy = -(np.exp(weights) * weights).sum()
         np.testing.assert_allclose(found["entropy"][b], entropy, atol=1e-12)
-    for name in ("blocked", "scan"):
+    for name in IMPLEMENTATIONS:
         np.testing.assert_allclose(found[name][0][1], slope_of_log_prob, atol=1e-11)
 
 

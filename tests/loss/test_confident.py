@@ -7,13 +7,14 @@ import pytest
 
 import jax_ctc
 from tests import contract
-from tests.cases import more, sure
+from tests.cases import Batch, more, sure
 from tests.oracle import batch_loss_and_gradient
 
-# What runs here where none is named, and the plain one.
-pytestmark = pytest.mark.optimised
+pytestmark = [pytest.mark.optimised, pytest.mark.usefixtures("both_ends")]
 
-DEFAULTS = {i.name for i in jax_ctc.implementations() if i.is_default} | {"blocked"}
+# What runs here where none is named, and the plain one, here and on accelerators.
+DEFAULTS = {i.name for i in jax_ctc.implementations() if i.is_default}
+DEFAULTS |= {"blocked", "both_ends"}
 
 MARGINS = (5, 8, 12, 17, 30)  # of the best class over the runner-up, nats
 SHAPES = {  # T, V, U
@@ -49,3 +50,31 @@ def test_confident_models(implementation, shape, is_tied):
     assert (np.abs(loss - exact_loss) <= atol).all()
     most = LOOSE.get((implementation, shape), 3e-7)
     assert np.abs(gradient - exact_gradient).max() <= most
+
+
+@pytest.mark.parametrize("implementation", sorted(DEFAULTS))
+def test_small_losses_keep_their_digits(implementation):
+    """Those of a millionth of a nat as well: within 1e-5 of themselves."""
+    batch, exact_loss, _ = exact("short", False)
+    loss, _ = contract.run(implementation, batch, cotangent=np.ones(len(MARGINS)))
+    is_counted = np.array(MARGINS) <= 17  # at 30 logits of float32 say no more
+    assert 1e-6 < exact_loss[is_counted].min() < 1e-5
+    np.testing.assert_allclose(loss[is_counted], exact_loss[is_counted], rtol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1000, more(20_000)])
+@pytest.mark.parametrize("implementation", sorted(DEFAULTS))
+def test_two_classes_that_are_alike(implementation, frames):
+    """A model that knows nothing: what its paths gain its frames cost, to 3 nats."""
+    count = frames // 4
+    batch = Batch(
+        logits=np.zeros((1, frames, 2), np.float32),
+        labels=np.ones((1, count), np.int32),
+        logit_lengths=np.array([frames], np.int32),
+        label_lengths=np.array([count], np.int32),
+        blank_id=0,
+    )
+    exact_loss, _ = batch_loss_and_gradient(batch.logits, batch.labels)
+    loss, _ = contract.run(implementation, batch, cotangent=np.ones(1))
+    atol = contract.loss_atol(exact_loss, frames, "float32")
+    assert (np.abs(loss - exact_loss) <= atol).all()

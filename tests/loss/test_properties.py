@@ -42,7 +42,8 @@ def run(logits, labels, logit_length, label_length, implementation, blank_id=0):
     return value, status, gradient
 
 
-@pytest.mark.parametrize("implementation", ["blocked", "scan"])
+@pytest.mark.usefixtures("both_ends")
+@pytest.mark.parametrize("implementation", ["blocked", "both_ends", "scan"])
 @MANY
 @given(LOGITS, LABELS, st.integers(-1, T + 1), st.integers(-1, U + 1))
 def test_any_utterance(implementation, logits, labels, frames, count):

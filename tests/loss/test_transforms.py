@@ -211,7 +211,8 @@ def test_log_probs_are_not_renormalised(case):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, more(jnp.float16)])
-@pytest.mark.parametrize("implementation", ["blocked", more("scan")])
+@pytest.mark.usefixtures("both_ends")
+@pytest.mark.parametrize("implementation", ["blocked", "both_ends", more("scan")])
 def test_half_precision(dtype, implementation):
     """float32 from the first operation; the gradient in the input's dtype."""
     logits, *rest = problem(np.float32)

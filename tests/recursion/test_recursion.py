@@ -155,25 +155,28 @@ def test_prefixes(implementation):
         np.testing.assert_allclose(-log_p[inside, n], loss[inside], rtol=1e-5)
 
 
+@pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 23, 24, 25, 37, 600, 601, 4000, 65_537])
-def test_plan_covers_the_frames(frames, monkeypatch):
-    """Chunks cover T with less than one to spare; blocks keep to 24 frames."""
+def test_plan_covers_the_frames(frames, sides, monkeypatch):
+    """Chunks cover T with less than one a side to spare; blocks keep to 24 frames."""
     problem = problem_of(named("plain").make())
     problem = problem._replace(scores=jnp.zeros((4, frames, 6)))
     for budget in (0, 2**40):
         monkeypatch.setattr(chunks, "_KEEP_BYTES", budget)
-        plan = chunks.make_plan(problem, normalise=True)
+        plan = chunks.make_plan(problem, normalise=True, sides=sides)
         assert plan.renorm <= 24
         assert plan.chunk % plan.renorm == 0
-        assert 0 <= plan.num_chunks * plan.chunk - frames < plan.chunk
+        turn = sides * plan.chunk
+        assert 0 <= plan.num_chunks * turn - frames < turn
         if budget == 0:
             assert plan.chunk <= 2 * frames**0.5 + 24
         else:
             assert plan.num_chunks == 1
 
 
-@pytest.mark.parametrize("frames", [1, more(2), 5, more(13), 25])
-def test_every_raggedness(frames, monkeypatch):
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("frames", [1, more(2), 5, 12, more(13), 25])
+def test_every_raggedness(frames, sides, monkeypatch):
     """Many tiny chunks give what one chunk gives, whatever is left over."""
     rng = np.random.default_rng(frames)
     batch = (
@@ -190,13 +193,15 @@ def test_every_raggedness(frames, monkeypatch):
     )
     problem = problem_of(batch)
 
-    def value_and_gradient(problem):
-        return blocked.forward_backward(problem, normalise=True)
+    def value_and_gradient(problem, **how):
+        return blocked.forward_backward(problem, normalise=True, **how)
 
     whole = jax.jit(value_and_gradient)(problem)
     monkeypatch.setattr(chunks, "_KEEP_BYTES", 0)
     monkeypatch.setattr(chunks, "RENORM_FRAMES", 2)
-    assert frames <= 2 or chunks.make_plan(problem, normalise=True).num_chunks > 1
-    pieces = jax.jit(lambda problem: value_and_gradient(problem))(problem)
+    how = {"sides": sides, "least_chunk": 2}
+    plan = chunks.make_plan(problem, normalise=True, **how)
+    assert frames <= 2 * sides or plan.num_chunks > 1
+    pieces = jax.jit(functools.partial(value_and_gradient, **how))(problem)
     np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-6)
     np.testing.assert_allclose(pieces[1], whole[1], atol=1e-6)

@@ -4,8 +4,11 @@
     beta:  probability of all ways to go on from a state, this frame's excluded
     posterior_t(s) = alpha_t(s) * beta_t(s) / sum_s' alpha_t(s') * beta_t(s')
 
+Sides. Alpha goes from the left to the end, and beta back; on accelerators each comes to
+the middle and goes on through the other's half, both at once (sides.py).
+
 Memory. Forward keeps the state at each chunk boundary only; whatever needs alpha of
-every frame recomputes it one chunk of K frames at a time, from the right. With K near
+every frame recomputes it one chunk of K frames at a time, the last first. With K near
 sqrt(T) both grow with sqrt(T).
 
 Range. Exponents follow an integer max-plus recursion of their own, and significands
@@ -58,7 +61,7 @@ def forward(
 ) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad.
 
-    how: fields of a `Plan` that nothing depends on but how fast a platform is.
+    how: of `make_plan` (chunks.py); only last bits depend on it, and what it costs.
     """
     if time_axes:
         return stretches.forward(problem, normalise=normalise, time_axes=time_axes)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jax_ctc._lattice import emissions
+from jax_ctc._lattice.emissions import LogEmissions
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.varying import steady_scan
 from jax_ctc._numbers import extended
@@ -21,12 +22,13 @@ from jax_ctc._recursion.blocked.step import (
     State,
     at_end,
     held,
+    pad_last,
     ways_into,
     zeros,
 )
 
 RENORM_FRAMES = 24  # at most
-_LEAST_CHUNK = 8
+_LEAST_CHUNK = 6
 _KEEP_BYTES = 4 * 2**20
 
 
@@ -35,9 +37,10 @@ class Plan(NamedTuple):
 
     renorm: int  # frames between two renormalisations, R
     chunk: int  # frames of a chunk, K
-    num_chunks: Size
+    num_chunks: Size  # of one side
+    sides: int  # 1: from the left; 2: from both ends at once
     normalise: bool
-    is_stretch: bool = False  # more frames lie on other devices
+    is_stretch: bool = False  # more frames lie on other devices; of one side
     unroll: int = 1  # frames in one turn of the innermost loop
     is_wide: bool = False  # a blank's emission is laid out for every n
     by_product: bool = False  # no scatter adds up what the states of a class have
@@ -53,20 +56,32 @@ class Total(NamedTuple):
 
 # How two ways to end become one number: `extended.plus` or `extended.maximum`.
 Join: TypeAlias = Callable[..., Extended]
+# read(problem, plan, number, total) -> emission, total: one chunk, its shifts added.
+Read: TypeAlias = Callable[[Problem, Plan, Any, Total], tuple[Emission, Total]]
 # step(carry, emission) -> carry, kept: one frame, and what is kept of it.
 Step: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
-# visit(carry, start, emission, kept) -> carry, out: one chunk, all arrays [K, ...].
+# visit(carry, number, emission, kept) -> carry, out: one chunk, all arrays [K, ...].
 Visit: TypeAlias = Callable[[Any, Any, Emission, Any], tuple[Any, Any]]
-# replay(visit, carry) -> carry, outs: every chunk from the right, outs [>= T, ...].
+# replay(visit, carry) -> carry, outs: every chunk, the last first, outs [C * K, ...].
 Replay: TypeAlias = Callable[[Visit, Any], tuple[Any, Any]]
 
 
-def make_plan(problem: Problem, *, normalise: bool, is_stretch: bool = False) -> Plan:
+def make_plan(
+    problem: Problem,
+    *,
+    normalise: bool,
+    sides: int = 1,
+    least_chunk: int = _LEAST_CHUNK,
+    **how: Any,
+) -> Plan:
     """Cut T frames so that boundaries and one chunk take the least memory together.
 
-    T / K boundaries of `state` bytes and one chunk of K times `frame` bytes: K near
-    sqrt(T * state / frame), in whole runs of R frames once it is longer than one. A
-    problem whose alpha and scores are small is one chunk, and alpha is kept.
+    T / K boundaries of `state` bytes and on each side one chunk of K times `frame`
+    bytes: K near sqrt(T * state / frame / sides), in whole runs of R frames once it is
+    longer than one. A problem whose alpha and scores are small is one chunk a side, and
+    alpha is kept.
+
+    least_chunk: frames of one, but for a problem that has fewer. how: other fields.
     """
     batch, num_frames, num_classes = problem.scores.shape
     num_labels = problem.can_skip.shape[1]
@@ -79,16 +94,18 @@ def make_plan(problem: Problem, *, normalise: bool, is_stretch: bool = False) ->
     scores = usual(num_classes, USUAL_LABELS) * max(problem.scores.dtype.itemsize, 4)
     # Of alpha, the product, the emission and scores.
     frame = (8 + 4 + 4) * states + scores
-    chunk = frames = usual(num_frames, USUAL_FRAMES)
+    frames = usual(num_frames, USUAL_FRAMES)
+    chunk = -(-frames // sides)
     if is_large or batch * frames * (state + scores) > _KEEP_BYTES:
-        least = math.isqrt(frames * state // frame) + 1
-        chunk = min(max(least, _LEAST_CHUNK), frames)
+        least = math.isqrt(frames * state // (frame * sides)) + 1
+        chunk = min(max(least, least_chunk), chunk)
         if chunk > RENORM_FRAMES:
             chunk -= chunk % RENORM_FRAMES
     runs = -(-chunk // RENORM_FRAMES)
     renorm = -(-chunk // runs)
     chunk = renorm * runs
-    return Plan(renorm, chunk, -(-num_frames // chunk), normalise, is_stretch)
+    num_chunks = -(-num_frames // (chunk * sides))
+    return Plan(renorm, chunk, num_chunks, sides, normalise, **how)
 
 
 def nothing_yet(problem: Problem) -> Total:
@@ -97,72 +114,82 @@ def nothing_yet(problem: Problem) -> Total:
     return Total(zero, zero, zero != 0)
 
 
-def forward_chunks(
-    problem: Problem, plan: Plan, step: Step, start: Any
-) -> tuple[Any, Total, Replay]:
-    """Step through all frames; return the end, and how to replay them from the right.
+def read(
+    problem: Problem, plan: Plan, number: Int[Array, ""] | int, total: Total
+) -> tuple[Emission, Total]:
+    """Read a chunk in extended range, and add its shifts to the running total."""
+    start = number * plan.chunk
+    seen = emissions.look(problem, start, plan.chunk)
+    log = emissions.of(seen, normalise=plan.normalise)
+    emission = emission_of(log, plan)
+    if plan.is_stretch:
+        is_past = start + positions(plan.chunk) >= problem.scores.shape[1]
+        emission = held(emission, is_past[:, None, None])
+    return emission, added(total, log)
 
-    Only the carry at each chunk's left end is stored; a replay computes what `step`
-    keeps anew, one chunk at a time, without what sums lose. One chunk runs once.
+
+def backward_chunks(problem: Problem, plan: Plan, step: Step, end: Any) -> Any:
+    """Step through all frames from the right; return the carry before the first."""
+
+    def body(carry: Any, number: Any) -> tuple[Any, None]:
+        emission, _ = read(problem, plan, number, nothing_yet(problem))
+        return sweep(step, carry, emission, plan, reverse=True)[0], None
+
+    return steady_scan(body, end, positions(plan.num_chunks), reverse=True)[0]
+
+
+def emission_of(log: LogEmissions, plan: Plan) -> Emission:
+    """Return emissions in extended range; none in the place after the last label."""
+    label = pad_last(log.label, 0, 1, -jnp.inf)
+    blank = jnp.broadcast_to(log.blank, label.shape) if plan.is_wide else log.blank
+    return Emission(extended.from_log(blank), extended.from_log(label))
+
+
+def added(total: Total, log: LogEmissions) -> Total:
+    """Return the total with the shifts of a chunk."""
+    shift = sum_frames(log.log_shift)
+    high, error = two_sum(total.high, shift[0])
+    return Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
+
+
+def forward_chunks(
+    problem: Problem, plan: Plan, step: Step, start: Any, read: Read = read
+) -> tuple[Any, Total, Replay]:
+    """Step through all frames; return the end, and how to replay them in reverse.
+
+    Only the carry at each chunk's start is stored; a replay computes what `step` keeps
+    anew, one chunk at a time, without what sums lose. One chunk runs once.
     """
     nothing = nothing_yet(problem)
 
     def forget(carry: Any, emission: Emission) -> tuple[Any, None]:
         return step(carry, emission)[0], None
 
-    def body(carry: tuple, start: Any) -> tuple:
+    def body(carry: tuple, number: Any) -> tuple:
         state, total = carry
-        emission, total = read(problem, start, plan, total)
+        emission, total = read(problem, plan, number, total)
         end, _ = sweep(forget, state, emission, plan)
         return (end, total), extended.in_tree(extended.careless, state)
 
     if not is_open(plan.num_chunks) and plan.num_chunks == 1:
-        emission, total = read(problem, 0, plan, nothing)
+        emission, total = read(problem, plan, 0, nothing)
         end, kept = sweep(step, start, emission, plan)
         return end, total, lambda visit, carry: visit(carry, 0, emission, kept)
 
-    starts = positions(plan.num_chunks) * plan.chunk
-    (end, total), states = steady_scan(body, (start, nothing), starts)
+    numbers = positions(plan.num_chunks)
+    (end, total), states = steady_scan(body, (start, nothing), numbers)
 
     def replay(visit: Visit, carry: Any) -> tuple[Any, Any]:
         def body(carry: Any, xs: tuple) -> tuple[Any, Any]:
-            start, state = xs
-            emission, _ = read(problem, start, plan, nothing)
+            number, state = xs
+            emission, _ = read(problem, plan, number, nothing)
             _, kept = sweep(step, state, emission, plan)
-            return visit(carry, start, emission, kept)
+            return visit(carry, number, emission, kept)
 
-        carry, outs = steady_scan(body, carry, (starts, states), reverse=True)
+        carry, outs = steady_scan(body, carry, (numbers, states), reverse=True)
         return carry, _joined(outs)
 
     return end, total, replay
-
-
-def backward_chunks(problem: Problem, plan: Plan, step: Step, end: Any) -> Any:
-    """Step through all frames from the right; return the carry before the first."""
-
-    def body(carry: Any, start: Any) -> tuple[Any, None]:
-        emission, _ = read(problem, start, plan, nothing_yet(problem))
-        return sweep(step, carry, emission, plan, reverse=True)[0], None
-
-    starts = positions(plan.num_chunks) * plan.chunk
-    return steady_scan(body, end, starts, reverse=True)[0]
-
-
-def read(
-    problem: Problem, start: Int[Array, ""] | int, plan: Plan, total: Total
-) -> tuple[Emission, Total]:
-    """Read a chunk in extended range, and add its shifts to the running total."""
-    log = emissions.read(problem, start, plan.chunk, normalise=plan.normalise)
-    shift = sum_frames(log.log_shift)
-    high, error = two_sum(total.high, shift[0])
-    total = Total(high, total.low + (error + shift[1]), total.is_bad | log.is_bad)
-    label = jnp.pad(log.label, ((0, 0), (0, 0), (0, 1)), constant_values=-jnp.inf)
-    blank = jnp.broadcast_to(log.blank, label.shape) if plan.is_wide else log.blank
-    emission = Emission(extended.from_log(blank), extended.from_log(label))
-    if plan.is_stretch:
-        num_frames = problem.scores.shape[1]
-        emission = held(emission, start + positions(plan.chunk) >= num_frames)
-    return emission, total
 
 
 def sweep(
@@ -191,8 +218,18 @@ def log_z(
     """
     z = _sums(problem, end, join)
     log_value = at_end(problem, _nats(z, total), -jnp.inf)
+    return _judged(log_value, at_end(problem, z.exponent, ZERO), total)
+
+
+def log_of(z: Extended, total: Total) -> tuple[Float[Array, " B"], Int[Array, "B 1"]]:
+    """Return log Z and the scale of a Z [B, 1]."""
+    return _judged(_nats(z, total)[:, 0], z.exponent[:, 0], total)
+
+
+def _judged(
+    log_value: Float[Array, " B"], exponent: Int[Array, " B"], total: Total
+) -> tuple[Float[Array, " B"], Int[Array, "B 1"]]:
     log_value = jnp.where(total.is_bad, jnp.nan, log_value)
-    exponent = at_end(problem, z.exponent, ZERO)
     return log_value, jnp.where(jnp.isfinite(log_value), exponent, -ZERO)[:, None]
 
 
@@ -204,13 +241,16 @@ def log_prefixes(problem: Problem, end: State, total: Total) -> Float[Array, "B 
 
 def _sums(problem: Problem, end: State, join: Join) -> Extended:
     """Return blank[n] + label[n-1]: as if one more frame followed, sure to be blank."""
-    return extended.renormalise(join(*ways_into(problem, end).blank))
+    return extended.renormalise(join(*ways_into(problem.can_skip, end).blank))
 
 
 def _nats(z: Extended, total: Total) -> Float[Array, "B S"]:
     """Return log z with the shifts added back, -inf beyond the cut-off."""
-    log_value = extended.to_log(z) + (total.high + total.low)[:, None]
-    return jnp.where(log_value < LOG_CUTOFF, -jnp.inf, log_value)
+    high, low = extended.to_log(z)
+    log_value, lost = two_sum(high, total.high[:, None])
+    log_value = log_value + (lost + (low + total.low[:, None]))
+    is_none = extended.is_zero(z) | (log_value < LOG_CUTOFF)
+    return jnp.where(is_none, -jnp.inf, log_value)
 
 
 def _joined(rows: Any) -> Any:

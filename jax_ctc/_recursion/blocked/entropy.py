@@ -93,8 +93,9 @@ def entropy_backward(
     log_value, value, scale, replay = _forward(problem, plan)
     is_alive = jnp.isfinite(log_value)
 
-    def write(carry: tuple, start: Any, emission: Emission, knowns: Known) -> tuple:
+    def write(carry: tuple, number: Any, emission: Emission, knowns: Known) -> tuple:
         known, gradient = carry
+        start = number * plan.chunk
         known, products, paths = _backward(
             problem, known, emission, knowns, scale, plan
         )
@@ -116,9 +117,10 @@ def _forward(
 
     def step(known: Known, emission: Emission) -> tuple[Known, Known]:
         known = Known(
-            advance(problem, known.state, emission),
+            advance(problem.can_skip, known.state, emission),
             _mean_surprisals(
-                ways_into(problem, known.state), _entropies_into(known.entropies)
+                ways_into(problem.can_skip, known.state),
+                _entropies_into(known.entropies),
             ),
         )
         return known, known
@@ -127,7 +129,7 @@ def _forward(
     end, total, replay = forward_chunks(problem, plan, step, start)
     # As if one more frame followed, sure to be blank.
     into_blank, _ = _entropies_into(end.entropies)
-    values = _mean_surprisal(ways_into(problem, end.state).blank, into_blank)
+    values = _mean_surprisal(ways_into(problem.can_skip, end.state).blank, into_blank)
     log_value, scale = log_z(problem, end.state, total)
     return log_value, at_end(problem, values, 0), scale, replay
 
@@ -147,8 +149,10 @@ def _backward(
         beta, left = known
         paths = Entropies(*map(operator.add, reached, left))
         before = Known(
-            retreat(problem, beta, emission),
-            _mean_surprisals(ways_out(problem, beta, emission), _entropies_out(left)),
+            retreat(problem.can_skip, beta, emission),
+            _mean_surprisals(
+                ways_out(problem.can_skip, beta, emission), _entropies_out(left)
+            ),
         )
         return before, (product(alpha, beta, scale), paths)
 

@@ -11,12 +11,12 @@ from jax_ctc._lattice.occupancy import by_id, write_gradient
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._numbers import extended
 from jax_ctc._numbers.extended import ZERO, Extended
+from jax_ctc._recursion.blocked import sides
 from jax_ctc._recursion.blocked.chunks import (
     Plan,
     Replay,
     forward_chunks,
     log_prefixes,
-    log_z,
     make_plan,
     sweep,
 )
@@ -26,10 +26,18 @@ from jax_ctc._recursion.blocked.step import (
     advance,
     careful,
     careless,
-    final,
     initial,
     retreat,
 )
+
+
+class Ends(NamedTuple):
+    """What is known where each side has come to: the middle, or of one side the end."""
+
+    log_value: Float[Array, " B"]
+    scale: Int[Array, "1 B 1"]
+    betas: State  # [sides, B, U+1], of each side's last frame
+    replay: Replay  # of all sides, back to where they started
 
 
 class Product(NamedTuple):
@@ -41,14 +49,14 @@ class Product(NamedTuple):
 
 def forward(problem: Problem, *, normalise: bool, **how: Any) -> Float[Array, " B"]:
     """Return log p(labels) in nats; -inf where impossible, NaN where a frame is bad."""
-    plan = make_plan(problem, normalise=normalise)._replace(**how)
-    return keep_alpha(problem, plan)[0]
+    plan = make_plan(problem, normalise=normalise, **how)
+    return to_the_ends(problem, plan, sides.start(problem, plan)).log_value
 
 
 def prefixes(problem: Problem, *, normalise: bool) -> Float[Array, "B S"]:
     """Return log p of the first n labels alone, for every n from 0 to U."""
     plan = make_plan(problem, normalise=normalise)
-    step, start = alpha_step(problem), careful(initial(problem))
+    step, start = alpha_step(problem.can_skip), careful(initial(problem))
     end, total, _ = forward_chunks(problem, plan, step, start)
     return log_prefixes(problem, end, total)
 
@@ -57,10 +65,9 @@ def forward_backward(
     problem: Problem, *, normalise: bool, **how: Any
 ) -> tuple[Float[Array, " B"], Float[Array, "B T V"]]:
     """Return log p(labels) and the gradient of -log p with respect to the scores."""
-    plan = make_plan(problem, normalise=normalise)._replace(**how)
-    log_value, scale, replay = keep_alpha(problem, plan)
-    is_alive, beta = jnp.isfinite(log_value), careful(final(problem))
-    return log_value, gradient_of(problem, plan, replay, beta, scale, is_alive)
+    plan = make_plan(problem, normalise=normalise, **how)
+    ends = to_the_ends(problem, plan, sides.start(problem, plan))
+    return ends.log_value, gradient_of(problem, plan, ends)
 
 
 def posteriors(
@@ -71,93 +78,93 @@ def posteriors(
     0 in dead utterances; padded frames hold what the end of the path would.
     """
     plan = make_plan(problem, normalise=normalise)
-    log_value, scale, replay = keep_alpha(problem, plan)
+    ends = to_the_ends(problem, plan, sides.start(problem, plan))
 
     def visit(
-        beta: State, start: Any, emission: Emission, alphas: State
+        betas: State, number: Any, emission: Emission, alphas: State
     ) -> tuple[State, Product]:
-        del start
-        return posteriors_of(problem, beta, emission, alphas, scale, plan)
+        del number
+        return posteriors_of(problem, betas, emission, alphas, ends.scale, plan)
 
-    _, (blank, label) = replay(visit, careful(final(problem)))
+    _, product = ends.replay(visit, ends.betas)
+    [(blank, label)] = sides.as_they_lie(*product)
     frames = problem.scores.shape[1]
-    return log_value, label[:frames, :, :-1], blank[:frames]
+    return ends.log_value, label[:frames, :, :-1], blank[:frames]
 
 
-def keep_alpha(
-    problem: Problem, plan: Plan
-) -> tuple[Float[Array, " B"], Int[Array, "B 1"], Replay]:
-    """Return log p(labels), its scale, and how to replay alpha from the right."""
-    step, start = alpha_step(problem), careful(initial(problem))
-    end, total, replay = forward_chunks(problem, plan, step, start)
-    return *log_z(problem, end, total), replay
+def to_the_ends(problem: Problem, plan: Plan, start: State) -> Ends:
+    """Step through all frames, from both ends if the plan has two sides."""
+    step = alpha_step(sides.can_skip(problem, plan))
+    alphas, total, replay = forward_chunks(problem, plan, step, start, sides.read)
+    return Ends(*sides.meet(problem, plan, alphas, total), replay)
 
 
-def alpha_step(problem: Problem) -> Any:
+def alpha_step(can_skip: Bool[Array, "... B U"]) -> Any:
     """Return the step that advances alpha, and keeps it."""
 
     def step(alpha: State, emission: Emission) -> tuple[State, State]:
-        alpha = advance(problem, alpha, emission)
+        alpha = advance(can_skip, alpha, emission)
         return alpha, careless(alpha)
 
     return step
 
 
-def gradient_of(
-    problem: Problem,
-    plan: Plan,
-    replay: Replay,
-    beta: State,
-    scale: Int[Array, "B 1"],
-    is_alive: Bool[Array, " B"],
-) -> Float[Array, "B T V"]:
-    """Return the gradient of all frames, given beta after the last of them."""
-    scores = problem.scores
+def gradient_of(problem: Problem, plan: Plan, ends: Ends) -> Float[Array, "B T V"]:
+    """Return the gradient of all frames, each side's from its last to its first."""
+    scores, is_alive = problem.scores, jnp.isfinite(ends.log_value)
 
     def write(
-        carry: tuple, start: Any, emission: Emission, alphas: State
+        carry: tuple, number: Any, emission: Emission, alphas: State
     ) -> tuple[tuple, None]:
-        beta, gradient = carry
-        beta, posterior = posteriors_of(problem, beta, emission, alphas, scale, plan)
-        of_class = by_id(problem, posterior.label, posterior.blank)
-        gradient = write_gradient(
-            problem,
-            gradient,
-            start,
-            of_class,
-            is_alive,
-            normalise=plan.normalise,
-            by_product=plan.by_product,
+        betas, gradient = carry
+        betas, posterior = posteriors_of(
+            problem, betas, emission, alphas, ends.scale, plan
         )
-        return (beta, gradient), None
+        rows = zip(
+            sides.starts_of(plan, number), sides.as_they_lie(*posterior), strict=True
+        )
+        for side, (start, (blank, label)) in enumerate(rows):
+            gradient = write_gradient(
+                problem,
+                gradient,
+                start,
+                by_id(problem, label, blank),
+                is_alive,
+                normalise=plan.normalise,
+                keeps_left=side == 1 and not sides.is_even(problem, plan),
+                by_product=plan.by_product,
+            )
+        return (betas, gradient), None
 
-    (_, gradient), _ = replay(write, (beta, to_bits(jnp.zeros_like(scores))))
+    carry = ends.betas, to_bits(jnp.zeros_like(scores))
+    (_, gradient), _ = ends.replay(write, carry)
     return from_bits(gradient, scores.dtype)
 
 
 def posteriors_of(
     problem: Problem,
-    beta: State,
+    betas: State,
     emission: Emission,
     alphas: State,
-    scale: Int[Array, "B 1"],
+    scale: Int[Array, "1 B 1"],
     plan: Plan,
 ) -> tuple[State, Product]:
-    """Return beta before the chunk, and the posteriors of its frames.
+    """Return the betas before each side's chunk, and the posteriors of its frames.
 
     Multiplied while beta is at hand, beta of a chunk is never stored.
     """
+    can_skip = sides.can_skip(problem, plan)
 
-    def step(beta: State, frame: tuple[Emission, State]) -> tuple[State, Product]:
-        emission, alpha = frame
-        now = product(alpha, careless(beta), scale)
-        return retreat(problem, beta, emission), now
+    def step(betas: State, frame: tuple[Emission, State]) -> tuple[State, Product]:
+        emission, alphas = frame
+        now = product(alphas, careless(betas), scale)
+        return retreat(can_skip, betas, emission), now
 
-    beta, products = sweep(step, beta, (emission, alphas), plan, reverse=True)
-    return beta, normalised(products)
+    betas, products = sweep(step, betas, (emission, alphas), plan, reverse=True)
+    return betas, normalised(products)
 
 
-def product(alpha: State, beta: State, scale: Int[Array, "B 1"]) -> Product:
+def product(alpha: State, beta: State, scale: Int[Array, "... B 1"]) -> Product:
     """Return alpha * beta / 2**scale, at most about 2 in an utterance alive."""
 
     def multiply(a: Extended, b: Extended) -> jax.Array:

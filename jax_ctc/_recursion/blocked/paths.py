@@ -51,11 +51,11 @@ def best_path(
 
     def visit(
         state: Int[Array, " B"],
-        start: Any,
+        number: Any,
         emission: Emission,
         backs: Int[Array, "K B S"],
     ) -> tuple:
-        del start, emission
+        del number, emission
         return follow(backs, state)
 
     _, states = replay(visit, best_end(problem, end))
@@ -73,8 +73,8 @@ def extend_path(
     """
     num_frames = problem.scores.shape[1]
     runs = -(-num_frames // RENORM_FRAMES)
-    plan = Plan(RENORM_FRAMES, RENORM_FRAMES * runs, 1, normalise)
-    emission, total = read(problem, 0, plan, total)
+    plan = Plan(RENORM_FRAMES, RENORM_FRAMES * runs, 1, 1, normalise)
+    emission, total = read(problem, plan, 0, total)
     state, backs = sweep(keep_back(problem), state, emission, plan)
     return state, total, backs[:num_frames]
 
@@ -87,7 +87,7 @@ def keep_back(problem: Problem) -> Any:
     """
 
     def step(alpha: State, emission: Emission) -> tuple[State, jax.Array]:
-        ways = ways_into(problem, alpha)
+        ways = ways_into(problem.can_skip, alpha)
         blank, of_blank = extended.best(*ways.blank)
         label, of_label = extended.best(*ways.label)
         backs = jnp.concatenate([of_blank, of_label[:, :-1]], axis=1)
@@ -98,7 +98,7 @@ def keep_back(problem: Problem) -> Any:
 
 def best_end(problem: Problem, end: State) -> Int[Array, " B"]:
     """Return the state in which the best path ends."""
-    _, backs = extended.best(*ways_into(problem, end).blank)
+    _, backs = extended.best(*ways_into(problem.can_skip, end).blank)
     back = at_end(problem, backs, 0).astype(jnp.int32)
     return jnp.maximum(last_state(problem.num_labels) - back, 0)
 
@@ -112,7 +112,7 @@ def sample_paths(
     number in [0, 1) per frame and path decides.
     """
     plan = make_plan(problem, normalise=normalise)
-    step, start = alpha_step(problem), initial(problem)
+    step, start = alpha_step(problem.can_skip), initial(problem)
     end, total, replay = forward_chunks(problem, plan, step, start)
     frames = problem.scores.shape[1]
     padding = plan.chunk * plan.num_chunks - frames
@@ -127,10 +127,10 @@ def sample_paths(
         return extended.align(stay, move, skip)[1]
 
     def visit(
-        state: Int[Array, "B N"], start: Any, emission: Emission, alphas: State
+        state: Int[Array, "B N"], number: Any, emission: Emission, alphas: State
     ) -> tuple:
         del emission
-        uniform = lax.dynamic_slice_in_dim(padded, start, plan.chunk)
+        uniform = lax.dynamic_slice_in_dim(padded, number * plan.chunk, plan.chunk)
         rows = jax.tree.map(
             lambda blank, label: jnp.concatenate([blank, label[:, :, :-1]], axis=2),
             *alphas,

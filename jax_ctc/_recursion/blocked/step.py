@@ -26,10 +26,10 @@ from jax_ctc._numbers.precision import accumulator
 
 
 class State(NamedTuple):
-    """One frame's column of alpha or beta."""
+    """One frame's column of alpha or beta, or one of each side (sides.py)."""
 
-    blank: Extended  # [B, U+1]
-    label: Extended  # [B, U+1]; label[U] = 0
+    blank: Extended  # [..., B, U+1]
+    label: Extended  # [..., B, U+1]; label[U] = 0
 
 
 class Emission(NamedTuple):
@@ -37,7 +37,7 @@ class Emission(NamedTuple):
 
     blank: Extended  # [..., B, 1], or [..., B, U+1]
     label: Extended  # [..., B, U+1]; of label[U] 0
-    is_held: Bool[Array, "..."] | None = None  # past a stretch, before the next one
+    is_held: Bool[Array, "... 1 1"] | None = None  # past a stretch, before the next
 
 
 class Ways(NamedTuple):
@@ -47,29 +47,31 @@ class Ways(NamedTuple):
     label: tuple[Extended, Extended, Extended]  # from label[n], blank[n], label[n-1]
 
 
-def ways_into(problem: Problem, alpha: State) -> Ways:
+def ways_into(can_skip: Bool[Array, "... B U"], alpha: State) -> Ways:
     """Return what each state of the next frame can come from, nearest first."""
     blank, label = alpha
     previous = shift(label, by=1)  # label[n-1]
-    skip = extended.select(_can_skip(problem), previous)
+    skip = extended.select(_wide(can_skip), previous)
     return Ways((blank, previous), (label, blank, skip))
 
 
-def advance(problem: Problem, alpha: State, emission: Emission) -> State:
+def advance(
+    can_skip: Bool[Array, "... B U"], alpha: State, emission: Emission
+) -> State:
     """Return alpha of the next frame, given its emission."""
-    ways = ways_into(problem, alpha)
+    ways = ways_into(can_skip, alpha)
     blank, label = extended.plus(*ways.blank), extended.plus(*ways.label)
     return hold(emission, alpha, emit(State(blank, label), emission))
 
 
-def retreat(problem: Problem, beta: State, emission: Emission) -> State:
+def retreat(can_skip: Bool[Array, "... B U"], beta: State, emission: Emission) -> State:
     """Return beta of the frame before, given this frame's emission."""
-    ways = ways_out(problem, beta, emission)
+    ways = ways_out(can_skip, beta, emission)
     moved = State(extended.plus(*ways.blank), extended.plus(*ways.label))
     return hold(emission, beta, moved)
 
 
-def ways_out(problem: Problem, beta: State, emission: Emission) -> Ways:
+def ways_out(can_skip: Bool[Array, "... B U"], beta: State, emission: Emission) -> Ways:
     """Return what each state of the frame before can go on to, nearest first.
 
     With b = p_t(blank) * blank and l = p_t(labels) * label:
@@ -77,7 +79,7 @@ def ways_out(problem: Problem, beta: State, emission: Emission) -> Ways:
     label'[n] = l[n] + b[n+1] + can_skip[n+1] * l[n+1]
     """
     blank, label = emit(beta, emission)
-    skip = shift(extended.select(_can_skip(problem), label), by=-1)
+    skip = shift(extended.select(_wide(can_skip), label), by=-1)
     return Ways((blank, label), (label, shift(blank, by=-1), skip))
 
 
@@ -86,10 +88,16 @@ def emit(state: State, emission: Emission) -> State:
     return State(*map(extended.times, state, emission[:2]))
 
 
-def initial(problem: Problem) -> State:
-    """Return alpha before the first frame: blank[0] = 1."""
+def initial(problem: Problem, *, is_mirrored: bool = False) -> State:
+    """Return alpha before the first frame: blank[0] = 1.
+
+    Of a mirrored utterance blank[U - N]: what pads the labels comes before them.
+    """
     start = jnp.zeros_like(problem.num_labels)
-    return State(_indicator(problem, start), _indicator(problem, start - 1))
+    nowhere = start - 1
+    if is_mirrored:
+        start = problem.can_skip.shape[1] - problem.num_labels
+    return State(_indicator(problem, start), _indicator(problem, nowhere))
 
 
 def final(problem: Problem) -> State:
@@ -122,24 +130,31 @@ def at_end(problem: Problem, row: Array, empty: float | int) -> Array:
     return jnp.max(jnp.where(here, row, jnp.asarray(empty, row.dtype)), axis=1)
 
 
-def _can_skip(problem: Problem) -> Bool[Array, "B G"]:
-    return jnp.pad(problem.can_skip, ((0, 0), (0, 1)))
+def _wide(can_skip: Bool[Array, "... B U"]) -> Bool[Array, "... B G"]:
+    return pad_last(can_skip, 0, 1, False)
 
 
 def shift(row: Extended, *, by: int) -> Extended:
     """Return the row moved to the right, or to the left; 0 where nothing came from."""
 
     def move(x: jax.Array, zero: int) -> jax.Array:
-        return lax.pad(x, jnp.asarray(zero, x.dtype), ((0, 0, 0), (by, -by, 0)))
+        return pad_last(x, by, -by, zero)
 
     return extended.map_parts(move, row)
 
 
-def held(emission: Emission, is_held: Bool[Array, " K"]) -> Emission:
+def pad_last(x: jax.Array, left: int, right: int, value: float | int) -> jax.Array:
+    """Pad the last axis; where a number is negative, cut."""
+    config = [(0, 0, 0)] * (x.ndim - 1) + [(left, right, 0)]
+    return lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
+def held(emission: Emission, is_held: Bool[Array, "K ... 1 1"]) -> Emission:
     """Return a chunk's emission, 1 in the frames that hold the state as it is."""
-    here = is_held[:, None, None]
     blank, label = (
-        Extended(jnp.where(here, 1, x.significand), jnp.where(here, 0, x.exponent))
+        Extended(
+            jnp.where(is_held, 1, x.significand), jnp.where(is_held, 0, x.exponent)
+        )
         for x in emission[:2]
     )
     return Emission(blank, label, is_held)

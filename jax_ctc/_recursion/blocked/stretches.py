@@ -6,12 +6,12 @@ all that moves between neighbours is a column of the lattice. Then every device 
 alpha before its stretch and the beta after it, and all write their gradients at once.
 """
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._mesh.relay import Leg, relay
 from jax_ctc._numbers.two_floats import two_sum
+from jax_ctc._recursion.blocked import sides
 from jax_ctc._recursion.blocked.chunks import (
     Plan,
     Total,
@@ -21,7 +21,7 @@ from jax_ctc._recursion.blocked.chunks import (
     make_plan,
     nothing_yet,
 )
-from jax_ctc._recursion.blocked.likelihood import alpha_step, gradient_of
+from jax_ctc._recursion.blocked.likelihood import Ends, alpha_step, gradient_of
 from jax_ctc._recursion.blocked.step import (
     Emission,
     State,
@@ -51,9 +51,11 @@ def forward_backward(
         _alpha(problem, plan), _beta(problem, plan), axes=time_axes
     )
     log_value, scale = log_z(problem, end, total)
-    _, _, replay = forward_chunks(problem, plan, alpha_step(problem), careless(alpha))
-    is_alive = jnp.isfinite(log_value)
-    return log_value, gradient_of(problem, plan, replay, beta, scale, is_alive)
+    step = alpha_step(sides.can_skip(problem, plan))
+    start = sides.together(careless(alpha))
+    _, _, replay = forward_chunks(problem, plan, step, start, sides.read)
+    ends = Ends(log_value, scale[None], sides.together(beta), replay)
+    return log_value, gradient_of(problem, plan, ends)
 
 
 def _alpha(problem: Problem, plan: Plan) -> Leg:
@@ -61,7 +63,8 @@ def _alpha(problem: Problem, plan: Plan) -> Leg:
 
     def run(state: tuple[State, Total]) -> tuple[State, Total]:
         alpha, total = state
-        alpha, own, _ = forward_chunks(problem, plan, alpha_step(problem), alpha)
+        step = alpha_step(problem.can_skip)
+        alpha, own, _ = forward_chunks(problem, plan, step, alpha)
         high, lost = two_sum(total.high, own.high)
         low = total.low + (lost + own.low)
         return alpha, Total(high, low, total.is_bad | own.is_bad)
@@ -73,7 +76,7 @@ def _beta(problem: Problem, plan: Plan) -> Leg:
     """Return the way of beta: from after the last frame, to the left."""
 
     def step(beta: State, emission: Emission) -> tuple[State, None]:
-        return retreat(problem, beta, emission), None
+        return retreat(problem.can_skip, beta, emission), None
 
     def run(beta: State) -> State:
         return backward_chunks(problem, plan, step, beta)
