@@ -11,6 +11,7 @@ from benchmarks import (
     compare,
     contenders,
     decoding,
+    exactness,
     floor,
     hlo,
     kernels,
@@ -382,6 +383,26 @@ def test_floor_reads_and_writes_what_the_loss_does(capsys):
         gradient, np.exp(batch.logits) / total[..., None] / total.size, rtol=1e-5
     )
     assert floor.main(floor.Options(case=("chars",))) == 2
+    assert "--case 'chars' is unknown; choose from char," in capsys.readouterr().err
+
+
+def test_the_parts_of_exactness_are_the_losses(capsys):
+    """Its sums are those of the lattice, and its careless ones are the old."""
+    programs = exactness.programs("plain")
+    alpha, old = (programs[part].run() for part in ("sums", "careless sums"))
+    for row, before in zip(alpha, old, strict=True):
+        assert before.lost is None
+        np.testing.assert_array_equal(row.exponent, before.exponent)
+        exact = row.significand + row.lost
+        np.testing.assert_allclose(exact, before.significand, rtol=1e-5)
+    here, (peak, total) = (
+        programs[part].run() for part in ("normaliser", "careless normaliser")
+    )
+    np.testing.assert_array_equal(here.peak, peak)
+    np.testing.assert_allclose(1 + here.rest, total, rtol=1e-6)
+    assert exactness.main(exactness.Options(case=("ocr",), rounds=1)) == 0
+    assert "ocr" in capsys.readouterr().out
+    assert exactness.main(exactness.Options(case=("chars",))) == 2
     assert "--case 'chars' is unknown; choose from char," in capsys.readouterr().err
 
 
