@@ -1,6 +1,7 @@
 """One utterance over several devices: classes, frames or both are sharded."""
 
 import functools
+import re
 from typing import NamedTuple
 
 import jax
@@ -320,7 +321,7 @@ def test_untracked_values_have_no_derivative(name):
 
 
 def test_a_scan_around_sharded_frames_says_what_it_cannot_do():
-    """JAX drops the loss's rule there: an error, and no derivative of bits."""
+    """Where JAX drops the loss's rule: an error, and no derivative of bits."""
     logits, *rest = batch()
     layout = LAYOUTS["frames"]
 
@@ -348,9 +349,16 @@ def test_a_scan_around_sharded_frames_says_what_it_cannot_do():
             )
         )(logits, *rest)
 
-    with pytest.raises(NotImplementedError, match="JAX drops.* implementation='scan'"):
-        run("blocked")
-    assert np.abs(run("scan")).max() > 0
+    exact, found, message = run("scan"), None, ""
+    assert np.abs(exact).max() > 0
+    try:
+        found = run("blocked")
+    except NotImplementedError as error:
+        message = str(error)
+    if found is None:
+        assert re.search("JAX drops.* implementation='scan'", message)
+    else:  # JAX 0.12.0.1 drops no rule any more
+        np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
 
 
 def in_shard_map(function, *specs, **options):
