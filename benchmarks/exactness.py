@@ -10,7 +10,6 @@ they were before the loss kept what its sums lose, and what lies below a frame's
 Milliseconds, the least of the rounds, in which all take turns.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,8 +23,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.contenders.program import Program
+from benchmarks.floor import Options, says_fault
 from benchmarks.measure import interleave
-from benchmarks.names import unknown
 from jax_ctc._checks.arrays import Batch
 from jax_ctc._lattice import normaliser
 from jax_ctc._lattice.frames import rows_of, rows_of_chunk
@@ -35,25 +34,14 @@ from jax_ctc._recursion import blocked
 from jax_ctc._recursion.blocked import chunks, step
 from jax_ctc._recursion.blocked.chunks import Plan, Total
 from jax_ctc._recursion.blocked.step import Emission, State
-from tests.cases import named, tagged
+from tests.cases import named
 
 PARTS = ("loss", "sums", "careless sums", "normaliser", "careless normaliser")
 
 
-@dataclasses.dataclass
-class Options:
-    """What to measure, and how often."""
-
-    case: tuple[str, ...] = tuple(case.name for case in tagged("bench"))
-    rounds: int = 21
-
-
 def main(options: Options) -> int:
     """Print a row per case; 2 if there is no such case."""
-    known = [case.name for case in tagged("bench")]
-    fault = unknown("--case", options.case, known)
-    if fault:
-        print(fault, file=sys.stderr)
+    if says_fault(options):
         return 2
     table = Table("case", *(f"{part}, ms" for part in PARTS))
     with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -400,9 +400,9 @@ def test_the_parts_of_exactness_are_the_losses(capsys):
     )
     np.testing.assert_array_equal(here.peak, peak)
     np.testing.assert_allclose(1 + here.rest, total, rtol=1e-6)
-    assert exactness.main(exactness.Options(case=("ocr",), rounds=1)) == 0
+    assert exactness.main(floor.Options(case=("ocr",), rounds=1)) == 0
     assert "ocr" in capsys.readouterr().out
-    assert exactness.main(exactness.Options(case=("chars",))) == 2
+    assert exactness.main(floor.Options(case=("chars",))) == 2
     assert "--case 'chars' is unknown; choose from char," in capsys.readouterr().err
 
 
