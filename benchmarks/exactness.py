@@ -32,7 +32,7 @@ from jax_ctc._lattice.pose import Spec, pose
 from jax_ctc._lattice.problem import Problem
 from jax_ctc._recursion import blocked
 from jax_ctc._recursion.blocked import chunks, step
-from jax_ctc._recursion.blocked.chunks import Plan, Total
+from jax_ctc._recursion.blocked.chunks import Plan
 from jax_ctc._recursion.blocked.step import Emission, State
 from tests.cases import named
 
@@ -59,7 +59,7 @@ def programs(name: str) -> dict[str, Program]:
     posed = jax.jit(pose, static_argnums=0)(Spec(blank_id), Batch(*arrays))
     problem = posed.problem
     plan = chunks.make_plan(problem, normalise=True)
-    emission, _ = jax.jit(read_all, static_argnums=1)(problem, plan)
+    emission = jax.jit(read_all, static_argnums=1)(problem, plan)
 
     def loss(problem: Problem) -> Any:
         return blocked.forward(problem, normalise=True)
@@ -86,16 +86,11 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
     return Program(lambda: jax.block_until_ready(run(*arguments)), None, None, None)
 
 
-def read_all(problem: Problem, plan: Plan) -> tuple[Emission, Total]:
-    """Return the emissions of all chunks, and the sum of their shifts."""
-
-    def body(total: Total, number: jax.Array) -> tuple[Total, Emission]:
-        emission, total = chunks.read(problem, plan, number, total)
-        return total, emission
-
+def read_all(problem: Problem, plan: Plan) -> Emission:
+    """Return the emissions of all chunks."""
+    nothing = chunks.nothing_yet(problem)
     numbers = jnp.arange(plan.num_chunks, dtype=jnp.int32)
-    total, emission = lax.scan(body, chunks.nothing_yet(problem), numbers)
-    return emission, total
+    return lax.map(lambda n: chunks.read(problem, plan, n, nothing)[0], numbers)
 
 
 def sums(problem: Problem, plan: Plan, emission: Emission, start: State) -> State:

@@ -69,7 +69,7 @@ def together(*states: State) -> State:
 
 
 def starts_of(plan: Plan, number: Int[Array, ""] | int) -> list[Int[Array, ""] | int]:
-    """Return the first frame of each side's chunk; both are numbered from the ends."""
+    """Return the first frame of each side's chunk, as far from its own end."""
     last = 2 * plan.num_chunks - 1
     return [number * plan.chunk, (last - number) * plan.chunk][: plan.sides]
 
